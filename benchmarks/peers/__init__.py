@@ -1,0 +1,1 @@
+"""What we compare with, written as the peer's own documentation has it."""

@@ -1,0 +1,11 @@
+"""Write a text with a trained model: `python generate.py RUN --prompt "Once"`.
+
+The same as `python -m textgen generate`; `--help` lists the settings.
+"""
+
+import sys
+
+from textgen.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["generate", *sys.argv[1:]], prog="generate.py"))

@@ -1,0 +1,201 @@
+"""Properties of the subword tokenizer."""
+
+import subprocess
+import sys
+from pathlib import Path
+from pydoc_data.topics import topics
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from textgen.errors import ConfigError, TokenizerError
+from textgen.tokenizers.subword import SubwordTokenizer, train_subwords
+
+REPOSITORY = Path(__file__).parents[2]
+DATA = REPOSITORY.parent / "shared" / "data"
+
+LESSON = topics["lambda"] + topics["assert"] + topics["while"] + "\tthe end\n"
+NO_SPACES = "春眠不覺曉\n處處聞啼鳥\n夜來風雨聲\n花落知多少\n" * 4
+
+SPECIAL = "▁▅ \t\n\r\0\x1b\x85\u2028\ufeff\ufffd\U0010ffff"
+TEXTS = st.text(st.one_of(st.sampled_from(SPECIAL), st.characters(exclude_categories=["Cs"])))
+
+
+@pytest.fixture(
+    scope="module",
+    params=[("bpe", LESSON, 400), ("unigram", LESSON, 400), ("bpe", NO_SPACES, 300)],
+    ids=["bpe", "unigram", "no-spaces"],
+)
+def tokenizer(request):
+    algorithm, text, vocab_size = request.param
+    return train_subwords(text, vocab_size, algorithm)
+
+
+@settings(deadline=None, max_examples=150)
+@given(text=TEXTS)
+def test_decoding_gives_back_any_text(tokenizer, text):
+    token_ids = tokenizer.encode(text)
+    assert token_ids.dtype == np.int32
+    assert tokenizer.decode(token_ids) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "  a   b  ",
+        "▁",
+        "a▁b ▁ ▁▁",
+        "\n\n",
+        "\t\ttab",
+        "😀👩‍👩‍👧 e\u0301",
+        "漢字かな",
+        "<unk><s></s><0x41>",
+        "\0\x01\x7f",
+        "crlf\r\n",
+        "▅",
+    ],
+)
+def test_hard_texts_come_back(tokenizer, text):
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@settings(deadline=None, max_examples=60)
+@given(lines=st.lists(TEXTS, max_size=5))
+def test_chunks_cut_at_newlines_encode_as_the_whole(tokenizer, lines):
+    chunks = [line + "\n" for line in lines]
+    apart = [i for chunk in chunks for i in tokenizer.encode(chunk).tolist()]
+    assert tokenizer.encode("".join(chunks)).tolist() == apart
+
+
+@settings(deadline=None, max_examples=60)
+@given(text=TEXTS)
+def test_a_stream_never_splits_a_character(tokenizer, text):
+    decoder = tokenizer.decoder()
+    fed = [decoder.feed(i) for i in tokenizer.encode(text)]
+    assert "".join(fed) == text
+    assert sum(part.count("\ufffd") for part in fed) == text.count("\ufffd")
+    assert decoder.flush() == ""
+
+
+@settings(deadline=None, max_examples=60)
+@given(token_ids=st.lists(st.integers(0, 299)))
+def test_streaming_any_ids_equals_decoding_them(tokenizer, token_ids):
+    decoder = tokenizer.decoder()
+    streamed = "".join(decoder.feed(i) for i in token_ids) + decoder.flush()
+    assert streamed == tokenizer.decode(token_ids)
+
+
+def test_an_unfinished_character_is_flushed_once(tokenizer):
+    token_ids = tokenizer.encode("😀")
+    decoder = tokenizer.decoder()
+    assert [decoder.feed(i) for i in token_ids[:-1]] == ["", "", ""]
+    assert decoder.flush() == "\ufffd"
+    assert decoder.flush() == ""
+
+
+def test_the_newline_is_one_token_and_starts_a_text(tokenizer):
+    assert tokenizer.encode("\n").tolist() == [tokenizer.start_id]
+
+
+def test_unk_is_banned_and_never_encoded(tokenizer):
+    (unk,) = tokenizer.banned_ids
+    assert tokenizer.decode([unk]) == "\ufffd"
+    assert unk not in tokenizer.encode(SPECIAL + "the 春 ☃")
+
+
+def test_subwords_are_shorter_than_bytes():
+    assert len(train_subwords(LESSON, 500, "bpe").encode(LESSON)) < len(LESSON) / 2
+
+
+def test_training_is_deterministic_and_fingerprints_differ():
+    bpe = train_subwords(LESSON, 400, "bpe")
+    assert bpe.files() == train_subwords(LESSON, 400, "bpe").files()
+    unigram = train_subwords(LESSON, 400, "unigram")
+    smaller = train_subwords(LESSON, 399, "bpe")
+    assert len({t.fingerprint() for t in (bpe, unigram, smaller)}) == 3
+
+
+def test_no_line_is_too_long_to_be_learnt_from():
+    long_line = "".join(f"word{i % 7} " for i in range(2_000))
+    assert len(train_subwords(long_line, 278, "bpe").encode("word5 word6 ")) < 12
+
+
+@pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
+def test_too_large_a_vocabulary_names_the_largest(algorithm):
+    with pytest.raises(
+        ConfigError, match=r"at most \d+ .*Received: 4000\..*--vocab-size"
+    ) as caught:
+        train_subwords(LESSON, 4000, algorithm)
+    largest = int(str(caught.value).split("at most ")[1].split()[0])
+    assert train_subwords(LESSON, largest, algorithm).vocab_size == largest
+
+
+@pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
+def test_too_small_a_vocabulary_names_the_least(algorithm):
+    with pytest.raises(
+        ConfigError, match=r"at least \d+ .*Received: 260\..*--vocab-size"
+    ) as caught:
+        train_subwords(LESSON, 260, algorithm)
+    least = int(str(caught.value).split("at least ")[1].split()[0])
+    assert train_subwords(LESSON, least, algorithm).vocab_size == least
+
+
+def test_a_text_with_nothing_to_learn_is_refused():
+    with pytest.raises(TokenizerError, match="not empty"):
+        train_subwords("\n▁\n", 300, "bpe")
+
+
+def test_a_lone_surrogate_is_refused_skipped_or_replaced(tokenizer):
+    with pytest.raises(TokenizerError, match=r"U\+DC80 at position 1\."):
+        tokenizer.encode("a\udc80b")
+    assert tokenizer.decode(tokenizer.encode("a\udc80b", "skip")) == "ab"
+    assert tokenizer.decode(tokenizer.encode("a\udc80b", "unk")) == "a\ufffdb"
+
+
+def test_an_id_outside_the_vocabulary_is_refused(tokenizer):
+    for token_id in (-1, tokenizer.vocab_size):
+        with pytest.raises(TokenizerError, match=f"Received: {token_id}"):
+            tokenizer.decode([token_id])
+
+
+def test_a_model_that_is_none_is_refused():
+    for model in (b"", b"not a model"):
+        with pytest.raises(TokenizerError):
+            SubwordTokenizer(model, "bpe")
+
+
+def test_chinese_poems_come_back():
+    path = DATA / "tang_poems" / "poems.txt"
+    if not path.exists():
+        pytest.skip(f"needs {path.name} of the shared test data")
+    text = path.read_text("utf-8")[:60_000]
+    tokenizer = train_subwords(text, 5_000, "unigram")
+    token_ids = tokenizer.encode(text)
+    assert tokenizer.decode(token_ids) == text
+    assert len(token_ids) < len(text)
+
+
+@pytest.mark.parametrize(
+    "imports", ["sentencepiece, tensorflow", "tensorflow, sentencepiece"], ids=["before", "after"]
+)
+def test_sentencepiece_works_before_and_after_tensorflow(imports):
+    script = (
+        f"import {imports}\n"
+        "from textgen.tokenizers.subword import train_subwords\n"
+        "tokenizer = train_subwords('the cat sat on the mat ' * 9, 275, 'bpe')\n"
+        "total = int(tensorflow.reduce_sum(tensorflow.constant([1, 2])))\n"
+        "print(tokenizer.decode(tokenizer.encode('the cat')), total)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=REPOSITORY,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (result.returncode, result.stdout) == (0, "the cat 3\n"), result.stderr[-2000:]

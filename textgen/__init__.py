@@ -1,0 +1,81 @@
+"""Train a language model on a text of your own, write with it, look inside.
+
+    import textgen
+
+    run = textgen.train(textgen.get_preset("demo"), "runs/first")
+    model = textgen.load(run.path)
+    print(model.generate("The "))
+
+Importing this package is cheap: TensorFlow is imported by the first name that needs
+it (`train`, `resume`), and never for loading, generating and scoring on a CPU.
+"""
+
+import importlib
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from textgen.bundle import Bundle, load
+    from textgen.config import (
+        CorpusConfig,
+        ModelConfig,
+        RunConfig,
+        SamplingConfig,
+        TokenizerConfig,
+        TrainingConfig,
+    )
+    from textgen.errors import TextgenError
+    from textgen.metrics import TextScore
+    from textgen.presets import get_preset
+    from textgen.runs import RunDirectory
+    from textgen.training import resume, train
+
+__version__ = "0.1.0"
+
+# a keras.json that names another backend must not decide for this package
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+_MODULE_OF = {
+    "Bundle": "textgen.bundle",
+    "CorpusConfig": "textgen.config",
+    "ModelConfig": "textgen.config",
+    "RunConfig": "textgen.config",
+    "RunDirectory": "textgen.runs",
+    "SamplingConfig": "textgen.config",
+    "TextScore": "textgen.metrics",
+    "TextgenError": "textgen.errors",
+    "TokenizerConfig": "textgen.config",
+    "TrainingConfig": "textgen.config",
+    "get_preset": "textgen.presets",
+    "load": "textgen.bundle",
+    "resume": "textgen.training",
+    "train": "textgen.training",
+}
+
+__all__ = [
+    "Bundle",
+    "CorpusConfig",
+    "ModelConfig",
+    "RunConfig",
+    "RunDirectory",
+    "SamplingConfig",
+    "TextScore",
+    "TextgenError",
+    "TokenizerConfig",
+    "TrainingConfig",
+    "get_preset",
+    "load",
+    "resume",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,81 @@
+"""`info`: what a run holds."""
+
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+
+from textgen.cli.arguments import parse, run_and_rest
+from textgen.errors import ConfigError
+from textgen.runs import RunDirectory
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoCommand:
+    """Show what a run holds: its corpus, tokenizer, model, training and best score.
+
+    Without a RUN the newest one under runs/ is taken.
+    """
+
+    words: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = ()
+    """A run directory."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+def run(arguments: list[str], prog: str) -> int:
+    """Print the description to stdout."""
+    command = parse(InfoCommand, arguments, prog=prog)
+    run_dir, rest = run_and_rest(command.words)
+    if rest:
+        raise ConfigError(f"Expected one RUN at most. Received also: {' '.join(rest)}.")
+    facts = _describe(run_dir)
+    if command.json:
+        print(json.dumps(facts, ensure_ascii=False))
+    else:
+        width = max(map(len, facts))
+        print("\n".join(f"{name:<{width}}  {_shown(value)}" for name, value in facts.items()))
+    return 0
+
+
+def _describe(run_dir: RunDirectory) -> dict[str, Any]:
+    """Return the facts of a run, in the order they are shown."""
+    config = run_dir.read_config()
+    tokenizer = run_dir.read_tokenizer()
+    weights = run_dir.read_weights(tokenizer)
+    rows = run_dir.read_metrics()
+    environment = run_dir.read_environment()
+    facts: dict[str, Any] = {
+        "run": str(run_dir.path),
+        "preset": config.preset,
+        "corpus": list(config.corpus.sources),
+        "tokenizer": tokenizer.kind,
+        "vocab_size": tokenizer.vocab_size,
+        "embedding_dim": config.model.embedding_dim,
+        "hidden_size": config.model.hidden_size,
+        "num_layers": config.model.num_layers,
+        "parameters": weights.num_parameters,
+        "gru_kernel": environment["gru_kernel"],
+        "tensorflow": environment["packages"]["tensorflow"],
+    }
+    if rows:
+        best = min(rows, key=lambda row: row["validation_loss"])
+        facts |= {
+            "steps": rows[-1]["step"],
+            "epochs": rows[-1]["epoch"],
+            "training_seconds": rows[-1]["seconds"],
+            "best_step": best["step"],
+            "validation_loss": best["validation_loss"],
+            "bits_per_char": best["bits_per_char"],
+            "bits_per_byte": best["bits_per_byte"],
+        }
+    return facts
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if isinstance(value, float):
+        return f"{value:,.4f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

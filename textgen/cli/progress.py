@@ -1,0 +1,121 @@
+"""What a person sees of a training run: a live bar, a line a validation, samples."""
+
+import keras
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from textgen.config import SamplingConfig
+from textgen.generation import generate, make_engine
+from textgen.runs import RunDirectory
+
+_REFRESH_SECONDS = 0.25
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class ProgressBar(keras.callbacks.Callback):
+    """Shows loss, bits per character, tokens per second and time left on stderr.
+
+    In a file or a pipe, where a bar cannot move, only the line after each validation
+    appears.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self._bar = None
+        self._shown_at = 0.0
+        self._first = (0, 0.0)
+
+    def on_train_begin(self, logs=None):
+        """Show the empty bar."""
+        if self._bar is not None:
+            return
+        self._bar = Progress(
+            BarColumn(bar_width=24),
+            TextColumn("{task.description}"),
+            console=console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("starting", total=1.0)
+        self._bar.start()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Start measuring the throughput anew."""
+        progress = self.model.progress
+        self._first = (progress.step, progress.seconds)
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Bring the bar up to date, a few times a second."""
+        seconds = self.model.progress.seconds
+        if seconds - self._shown_at >= _REFRESH_SECONDS:
+            self._shown_at = seconds
+            self._show(logs)
+
+    def _show(self, logs):
+        progress = self.model.progress
+        first_step, first_seconds = self._first
+        elapsed = max(progress.seconds - first_seconds, 1e-9)
+        rate = (progress.step - first_step) * progress.tokens_per_step / elapsed
+        done = progress.fraction
+        left = progress.seconds * (1 - done) / done
+        self._bar.update(
+            self._task,
+            completed=done,
+            description=(
+                f"step {progress.step:,}  loss {float(logs['loss']):.3f}  "
+                f"{float(logs['bits_per_char']):.3f} bits/char  "
+                f"{rate:,.0f} tokens/s  {_clock(left)} left"
+            ),
+        )
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Print the line of a validation."""
+        progress = self.model.progress
+        best = "  best" if progress.best_step == progress.step else ""
+        console.print(
+            f"step {progress.step:>6,}  {_clock(progress.seconds)}  "
+            f"loss {logs['loss']:.4f}  validation {logs['val_loss']:.4f}  "
+            f"{logs['val_bits_per_char']:.3f} bits/char{best}"
+        )
+
+    def close(self):
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+class SampleWriter(keras.callbacks.Callback):
+    """Writes a short text after each validation: to `samples/`, and to stderr.
+
+    Args:
+        run: The run; its configuration says how long and from which prompt.
+    """
+
+    def __init__(self, run: RunDirectory):
+        super().__init__()
+        self.run = run
+
+    def on_train_begin(self, logs=None):
+        """Read how to sample."""
+        training = self.run.read_config().training
+        self._prompt = training.sample_prompt
+        self._sampling = SamplingConfig(max_new_tokens=training.sample_length, seed=training.seed)
+        self._tokenizer = self.run.read_tokenizer()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Write one text with the weights as they are now."""
+        if not self._sampling.max_new_tokens:
+            return
+        engine = make_engine("auto", self.model.language_model.model_weights())
+        (text,) = generate(
+            engine, self._tokenizer, self._prompt, self._sampling, unknown="skip"
+        )
+        self.run.write_sample(self.model.progress.step, self._prompt + text)
+        shown = (self._prompt + text).replace("\n", "\n    ")
+        console.print(f"    {shown}", style="dim", markup=False)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

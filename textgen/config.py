@@ -1,0 +1,234 @@
+"""Every setting of textgen: its default, its help text and its check, in one place.
+
+A `RunConfig` is all that a training run is made from; it is stored in the run
+directory, so that generating needs no architecture flag. `SamplingConfig` stands
+apart because it belongs to a request and not to a model. Command-line flags are
+derived from these classes; the string under a field is its help text.
+
+`None` means "off". A value out of range raises `ConfigError` when the object is made.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
+
+import tyro
+
+from textgen.errors import ConfigError
+
+SCHEMA_VERSION = 1
+
+UnknownPolicy = Literal["error", "skip", "unk"]
+
+
+def _require(ok: bool, name: str, limit: str, received: object) -> None:
+    if not ok:
+        flag = "--" + name.replace("_", "-")
+        raise ConfigError(f"`{name}` must be {limit}. Received: {received}. Pass {flag}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusConfig:
+    """Where the text comes from and how it is split."""
+
+    sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE")] = (
+        "builtin:python-docs",
+    )
+    """UTF-8 text files, - for standard input, builtin:python-docs, or tfds:NAME[:SPLIT]."""
+    validation_fraction: float = 0.1
+    """Share of the text, taken from its end, that is held out for validation."""
+    text_feature: str = "text"
+    """Name of the feature that holds the text in a tfds: source."""
+    tfds_data_dir: str | None = None
+    """Folder of prepared TFDS data sets; None: the default of TFDS."""
+
+    def __post_init__(self) -> None:
+        _require(
+            0 < self.validation_fraction < 1,
+            "validation_fraction",
+            "above 0 and below 1",
+            self.validation_fraction,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """How text becomes token ids."""
+
+    tokenizer: Literal["char", "subword"] = "char"
+    """One token a character, or SentencePiece subwords."""
+    vocab_size: int = 2048
+    """Number of subwords, the 256 byte pieces included; characters ignore it."""
+    subword_algorithm: Literal["bpe", "unigram"] = "bpe"
+    """How SentencePiece finds its subwords."""
+    min_count: int | None = None
+    """Characters seen fewer times become UNK; None: every character has its own id."""
+    unknown: UnknownPolicy = "error"
+    """What to do with a character outside the alphabet; unk needs --min-count."""
+
+    def __post_init__(self) -> None:
+        _require(self.vocab_size >= 260, "vocab_size", "at least 260", self.vocab_size)
+        if self.min_count is not None:
+            _require(self.min_count >= 2, "min_count", "at least 2", self.min_count)
+        if self.unknown == "unk" and self.min_count is None and self.tokenizer == "char":
+            raise ConfigError(
+                "`unknown=unk` needs a model that has learnt an UNK token. "
+                "Received: min_count=None. Pass --min-count 2, or --unknown skip."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The network: Embedding, `num_layers` GRU layers, Dense."""
+
+    embedding_dim: int = 256
+    """Width of a token's vector."""
+    hidden_size: int = 512
+    """Units of each GRU layer."""
+    num_layers: int = 1
+    """GRU layers on top of each other."""
+    dropout: float = 0.2
+    """Share of each GRU layer's outputs dropped in training, the same all along a window."""
+
+    def __post_init__(self) -> None:
+        for name in ("embedding_dim", "hidden_size", "num_layers"):
+            _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        _require(0 <= self.dropout < 1, "dropout", "at least 0 and below 1", self.dropout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How the weights are found."""
+
+    batch_size: int = 64
+    """Lanes of the corpus that are read side by side."""
+    seq_len: int = 100
+    """Tokens a lane gives to one step."""
+    epochs: int = 20
+    """Passes over the corpus."""
+    max_minutes: float | None = None
+    """Wall-clock limit; the schedule follows whichever of this and --epochs ends first."""
+    learning_rate: float = 2e-3
+    """Peak of the schedule."""
+    warmup_steps: int = 50
+    """Steps in which the learning rate climbs to its peak."""
+    final_learning_rate_fraction: float = 0.02
+    """Where the cosine ends, as a share of the peak."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay of AdamW, on the matrices alone."""
+    clip_norm: float | None = 1.0
+    """Largest global norm of the gradient; None: no clipping."""
+    validate_every: int | None = None
+    """Steps between validations; None: after each epoch."""
+    patience: int | None = None
+    """Validations without a better loss before training stops; None: never."""
+    checkpoint_minutes: float | None = 2.0
+    """Minutes between checkpoints; None: only at validations."""
+    sample_prompt: str = ""
+    """What the sample after each validation begins with."""
+    sample_length: int = 160
+    """Tokens of the sample after each validation; 0 writes none."""
+    seed: int = 1
+    """Seed of weights, window offsets and dropout."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "seq_len", "epochs"):
+            _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        for name in ("warmup_steps", "sample_length", "seed", "weight_decay"):
+            _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
+        for name in (
+            "max_minutes",
+            "learning_rate",
+            "clip_norm",
+            "validate_every",
+            "patience",
+            "checkpoint_minutes",
+        ):
+            value = getattr(self, name)
+            _require(value is None or value > 0, name, "above 0", value)
+        fraction = self.final_learning_rate_fraction
+        _require(0 <= fraction <= 1, "final_learning_rate_fraction", "between 0 and 1", fraction)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """All that a training run is made from."""
+
+    preset: str | None = None
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return nested plain values, `schema_version` first; JSON can hold them."""
+        return {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Rebuild what `to_dict` gave.
+
+        Args:
+            values: Nested plain values, as JSON gives them.
+
+        Returns:
+            The configuration; what is absent takes its default.
+
+        Raises:
+            ConfigError: The schema is newer than this program, or a key is unknown.
+        """
+        version = values.get("schema_version", 0)
+        if version > SCHEMA_VERSION:
+            raise ConfigError(
+                f"`schema_version` must be at most {SCHEMA_VERSION}. Received: {version}. "
+                "The run was written by a newer textgen: upgrade to read it."
+            )
+        return _build(cls, {key: v for key, v in values.items() if key != "schema_version"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How a text is drawn from the model's distribution."""
+
+    max_new_tokens: int = 500
+    """Tokens to write; the prompt does not count."""
+    temperature: float = 0.8
+    """Divides the logits: below 1 is bolder, 0 always takes the most probable token."""
+    top_k: int | None = None
+    """Keep the k most probable tokens; None: all."""
+    top_p: float | None = None
+    """Keep the smallest set of tokens whose mass reaches p; None: all."""
+    seed: int = 1
+    """Same seed, same text."""
+
+    def __post_init__(self) -> None:
+        finite = math.isfinite(self.temperature) and self.temperature >= 0
+        _require(finite, "temperature", "a number of at least 0", self.temperature)
+        _require(self.max_new_tokens >= 0, "max_new_tokens", "at least 0", self.max_new_tokens)
+        _require(self.top_k is None or self.top_k >= 1, "top_k", "at least 1", self.top_k)
+        _require(self.top_p is None or 0 < self.top_p <= 1, "top_p", "in (0, 1]", self.top_p)
+        _require(0 <= self.seed < 2**64, "seed", "in [0, 2**64)", self.seed)
+
+
+def _build(cls: type, values: dict[str, Any]) -> Any:
+    """Make the dataclass `cls` from JSON values, nested ones first; refuse unknown keys."""
+    hints = get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise ConfigError(
+            f"Unknown setting in {cls.__name__}: {', '.join(unknown)}. "
+            f"Known: {', '.join(sorted(hints))}."
+        )
+    return cls(**{key: _revive(hints[key], value) for key, value in values.items()})
+
+
+def _revive(hint: Any, value: Any) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return _build(hint, value)
+    if isinstance(value, list):
+        return tuple(value)
+    choices = get_args(hint)
+    if choices and all(isinstance(c, str) for c in choices) and value not in choices:
+        raise ConfigError(f"Expected one of {', '.join(choices)}. Received: {value!r}.")
+    return value

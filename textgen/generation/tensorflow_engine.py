@@ -1,0 +1,70 @@
+"""The trained Keras model as an engine: for a GPU, and to hold the other engines to.
+
+It knows token ids, states and logits. It does NOT know text or sampling, nor how the
+model computes: that is `textgen.models`. TensorFlow is imported when an engine is made.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from textgen.config import ModelConfig
+from textgen.models.weights import ModelWeights
+
+Array = NDArray[np.float32]
+
+# Steps of a prompt read at once: bounds the logits that the model makes along the way.
+PREFILL_STEPS = 128
+
+
+class TensorFlowEngine:
+    """Runs `textgen.models.build_language_model` on given weights; keeps `Engine`'s contract.
+
+    The model is traced once, for any batch and any number of steps.
+    """
+
+    def __init__(self, weights: ModelWeights) -> None:
+        import tensorflow as tf
+
+        from textgen.models.language_model import build_language_model
+
+        model = build_language_model(_model_config(weights), weights.vocab_size)
+        model.set_model_weights(weights)
+        signature = (
+            tf.TensorSpec([None, None], tf.int32),
+            tf.TensorSpec([weights.num_layers, None, weights.hidden_size], tf.float32),
+        )
+        self._call = tf.function(
+            lambda token_ids, state: model(token_ids, state), input_signature=signature
+        )
+        self._state_shape = (weights.num_layers, weights.hidden_size)
+        self.vocab_size = weights.vocab_size
+
+    def initial_state(self, batch: int) -> Array:
+        """Return the state before any token: zeros, `[num_layers, batch, hidden_size]`."""
+        num_layers, hidden_size = self._state_shape
+        return np.zeros((num_layers, batch, hidden_size), np.float32)
+
+    def forward(self, token_ids: NDArray[np.integer], state: Array) -> tuple[Array, Array]:
+        """Return the logits after every token, `[batch, time, vocab_size]`, and the next state."""
+        logits, next_state = self._call(token_ids.astype(np.int32), state.astype(np.float32))
+        return logits.numpy(), next_state.numpy()
+
+    def prefill(self, token_ids: NDArray[np.integer], state: Array) -> tuple[Array, Array]:
+        """Return the logits after the last token, `[batch, vocab_size]`, and the next state."""
+        for start in range(0, token_ids.shape[1], PREFILL_STEPS):
+            logits, state = self.forward(token_ids[:, start : start + PREFILL_STEPS], state)
+        return logits[:, -1], state
+
+    def decode_step(self, token_ids: NDArray[np.integer], state: Array) -> tuple[Array, Array]:
+        """Return the logits after one token a row, `[batch, vocab_size]`, and the next state."""
+        logits, next_state = self.forward(token_ids[:, None], state)
+        return logits[:, 0], next_state
+
+
+def _model_config(weights: ModelWeights) -> ModelConfig:
+    return ModelConfig(
+        embedding_dim=weights.embedding_dim,
+        hidden_size=weights.hidden_size,
+        num_layers=weights.num_layers,
+        dropout=0.0,
+    )

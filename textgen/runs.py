@@ -1,0 +1,238 @@
+"""The run directory: all that a training run is, found by its path alone.
+
+```
+config.json         the resolved RunConfig, with schema_version
+environment.json    versions, device, which GRU kernel ran and why
+tokenizer/          tokenizer.json, and spm.model for subwords
+corpus.safetensors  the token ids of both splits
+model.safetensors   the best weights by validation loss
+checkpoints/        everything needed to go on exactly where it stopped
+metrics.jsonl       one object a line
+samples/  tensorboard/
+```
+
+No path is stored inside, so a run is moved by copying its folder. This module
+knows where things lie and when they are whole; it starts no training and writes
+no text.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from textgen.config import RunConfig
+from textgen.corpora import TokenizedCorpus
+from textgen.errors import ConfigError, RunError
+from textgen.models.weights import ModelWeights, load_weights, serialize_weights
+from textgen.storage import write_atomically, write_json_atomically
+from textgen.tokenizers import Tokenizer, load_tokenizer
+
+RUNS_FOLDER = Path("runs")
+
+_PARTS = (
+    "config.json",
+    "environment.json",
+    "tokenizer",
+    "corpus.safetensors",
+    "model.safetensors",
+    "checkpoints",
+    "metrics.jsonl",
+    "samples",
+    "tensorboard",
+)
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """One run on disk.
+
+    Attributes:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """The file from which training goes on."""
+        return self.path / "checkpoints" / "latest.safetensors"
+
+    @property
+    def metrics_path(self) -> Path:
+        """One JSON object a line, one line a validation."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def weights_path(self) -> Path:
+        """The best weights by validation loss."""
+        return self.path / "model.safetensors"
+
+    def is_occupied(self) -> bool:
+        """Return whether anything lies at the path already."""
+        return self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
+
+    def check_free(self, *, overwrite: bool) -> None:
+        """Refuse to go on if the folder may not be made anew.
+
+        Args:
+            overwrite: Whether a run that lies there may be replaced. A folder that
+                holds anything else is refused all the same.
+
+        Raises:
+            RunError: Something lies at the path and may not be removed.
+        """
+        if not self.is_occupied():
+            return
+        if not self._holds_a_run_alone():
+            raise RunError(
+                f"{self.path} holds files that are not a run's, so it is left alone. "
+                "Pass another --run-dir."
+            )
+        if not overwrite:
+            raise RunError(
+                f"{self.path} already holds a run. "
+                "Pass --resume to go on with it, --overwrite to replace it, or another --run-dir."
+            )
+
+    def create(self, *, overwrite: bool = False) -> None:
+        """Make the folder, empty; see `check_free`."""
+        self.check_free(overwrite=overwrite)
+        if self.is_occupied():
+            shutil.rmtree(self.path)
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def _holds_a_run_alone(self) -> bool:
+        return (self.path / "config.json").is_file() and all(
+            entry.name in _PARTS for entry in self.path.iterdir()
+        )
+
+    def write_config(self, config: RunConfig) -> None:
+        """Store the resolved configuration."""
+        write_json_atomically(self.path / "config.json", config.to_dict())
+
+    def read_config(self) -> RunConfig:
+        """Return the configuration the run was made from.
+
+        Raises:
+            RunError: No run lies at the path, its configuration cannot be read, or it
+                was written by a newer textgen.
+        """
+        if not self.path.is_dir():
+            raise RunError(f"No run directory at {self.path}. Pass the path of one, or train first.")
+        try:
+            return RunConfig.from_dict(self._read_json("config.json"))
+        except ConfigError as error:
+            raise RunError(f"{self.path / 'config.json'}: {error}") from error
+
+    def write_environment(self, values: dict[str, Any]) -> None:
+        """Store what the run ran on."""
+        write_json_atomically(self.path / "environment.json", values)
+
+    def read_environment(self) -> dict[str, Any]:
+        """Return what `write_environment` stored."""
+        return self._read_json("environment.json")
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        try:
+            values = json.loads(path.read_text("utf-8"))
+        except FileNotFoundError:
+            raise RunError(
+                f"{self.path} is not a complete run: {name} is missing. Train it anew."
+            ) from None
+        except (ValueError, OSError) as error:
+            raise RunError(f"{path} cannot be read: {error}. Restore it from a copy.") from error
+        if not isinstance(values, dict):
+            raise RunError(f"{path} must hold a JSON object. Restore it from a copy.")
+        return values
+
+    def write_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """Store the tokenizer."""
+        for name, content in tokenizer.files().items():
+            write_atomically(self.path / "tokenizer" / name, content)
+
+    def read_tokenizer(self) -> Tokenizer:
+        """Return the run's tokenizer; raises `RunError` where it is missing or damaged."""
+        return load_tokenizer(self.path / "tokenizer")
+
+    def write_corpus(self, corpus: TokenizedCorpus) -> None:
+        """Store the token ids of both splits."""
+        write_atomically(self.path / "corpus.safetensors", corpus.to_bytes())
+
+    def read_corpus(self) -> TokenizedCorpus:
+        """Return the token ids of both splits; raises `RunError` where they are missing."""
+        return TokenizedCorpus.load(self.path / "corpus.safetensors")
+
+    def write_weights(self, weights: ModelWeights, tokenizer: Tokenizer) -> None:
+        """Replace the best weights; they remember the tokenizer they belong to."""
+        write_atomically(self.weights_path, serialize_weights(weights, tokenizer.fingerprint()))
+
+    def read_weights(self, tokenizer: Tokenizer) -> ModelWeights:
+        """Return the best weights.
+
+        Raises:
+            RunError: They are missing, damaged, or were trained with another tokenizer.
+        """
+        if not self.weights_path.exists():
+            raise RunError(
+                f"{self.path} is not a complete run: model.safetensors is missing. "
+                "Go on with it by --resume until the first validation."
+            )
+        return load_weights(self.weights_path, tokenizer.fingerprint())
+
+    def append_metrics(self, row: dict[str, Any]) -> None:
+        """Add one line to `metrics.jsonl`."""
+        with self.metrics_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Return the rows of `metrics.jsonl`, first to last; a torn last line is left out."""
+        if not self.metrics_path.exists():
+            return []
+        rows = []
+        for line in self.metrics_path.read_text("utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                break
+        return rows
+
+    def keep_metrics_until(self, step: int) -> None:
+        """Drop the rows after `step`: a resumed run writes them again."""
+        rows = [row for row in self.read_metrics() if row["step"] <= step]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        write_atomically(self.metrics_path, text.encode())
+
+    def write_sample(self, step: int, text: str) -> None:
+        """Store a text written at `step`."""
+        write_atomically(
+            self.path / "samples" / f"step_{step:07d}.txt", text.encode("utf-8", "replace")
+        )
+
+
+def newest_run(folder: Path = RUNS_FOLDER) -> RunDirectory:
+    """Return the run in `folder` that was started last.
+
+    Raises:
+        RunError: There is none.
+    """
+    configs = sorted(folder.glob("*/config.json"), key=lambda path: path.stat().st_mtime_ns)
+    if not configs:
+        raise RunError(f"No run in {folder}/. Train one first, or pass the path of a run directory.")
+    return RunDirectory(configs[-1].parent)
+
+
+def unused_run(sources: Iterable[str], folder: Path = RUNS_FOLDER) -> RunDirectory:
+    """Return a run directory in `folder` that does not exist yet, named after the first source."""
+    first = next(iter(sources), "run")
+    stem = "stdin" if first == "-" else Path(first.partition(":")[2] or first).stem
+    name = re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "run"
+    path, number = folder / name, 1
+    while path.exists():
+        number += 1
+        path = folder / f"{name}-{number}"
+    return RunDirectory(path)

@@ -1,0 +1,57 @@
+"""Files that are whole or not there: written beside, flushed, renamed.
+
+A machine that dies while a file is being replaced leaves the old content or the
+new, never a part of either.
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace the file at `path` by `content` in one step.
+
+    Args:
+        path: The file; its folder is made when missing.
+        content: All that the file will hold.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(beside, 0o666 & ~_umask())
+        os.replace(beside, path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+    _flush_folder(path.parent)
+
+
+def write_json_atomically(path: Path, values: Any) -> None:
+    """Replace the file at `path` by `values` as indented JSON."""
+    text = json.dumps(values, indent=2, ensure_ascii=False)
+    write_atomically(path, (text + "\n").encode())
+
+
+def _umask() -> int:
+    """Return the process's umask; mkstemp makes files that only their owner can read."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the rename itself durable; a platform that cannot open a folder is left alone."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,221 @@
+"""What happens around the steps: schedule, limits, best weights, log, checkpoints.
+
+Each is a plain Keras callback with one duty; `training_callbacks` puts them in the
+order they depend on. They share one `Progress`. A user's own callbacks run after them
+and find `loss` and `bits_per_char` in the logs, and both again with `val_` in front
+after a validation. For Keras an "epoch" is the stretch between two validations, which is a pass over the
+corpus unless `validate_every` says otherwise.
+"""
+
+import math
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import keras
+
+from textgen.config import TrainingConfig
+from textgen.corpora import TokenizedCorpus
+from textgen.metrics import score_from_loss
+from textgen.runs import RunDirectory
+from textgen.tokenizers import Tokenizer
+from textgen.training.checkpoints import save_checkpoint
+from textgen.training.progress import Progress
+from textgen.training.schedule import learning_rate
+
+
+class FollowSchedule(keras.callbacks.Callback):
+    """Sets the learning rate before each step and counts steps after it."""
+
+    def __init__(self, config: TrainingConfig, progress: Progress):
+        super().__init__()
+        self.config, self.progress = config, progress
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Set the rate for the coming step."""
+        self.model.optimizer.learning_rate = learning_rate(
+            self.config, self.progress.step, self.progress.fraction
+        )
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Count the step."""
+        self.progress.step += 1
+
+
+class StopOnTime(keras.callbacks.Callback):
+    """Ends training, with a last validation, when its time is over."""
+
+    def __init__(self, progress: Progress):
+        super().__init__()
+        self.progress = progress
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Stop after this step if the time is over."""
+        if self.progress.fraction >= 1:
+            self.model.stop_training = True
+
+
+class StopOnNan(keras.callbacks.Callback):
+    """Ends training when a validation loss is no number; the best weights are kept."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Stop if the loss has diverged."""
+        if not math.isfinite(logs["val_loss"]):
+            self.model.stop_training = True
+
+
+class StopOnPatience(keras.callbacks.Callback):
+    """Ends training after `patience` validations without a better loss."""
+
+    def __init__(self, patience: int, progress: Progress):
+        super().__init__()
+        self.patience, self.progress = patience, progress
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Stop if the best loss is too long ago."""
+        if self.progress.validations_since_best >= self.patience:
+            self.model.stop_training = True
+
+
+class KeepBest(keras.callbacks.Callback):
+    """Writes `model.safetensors` whenever the validation loss is the lowest so far."""
+
+    def __init__(self, run: RunDirectory, tokenizer: Tokenizer, progress: Progress):
+        super().__init__()
+        self.run, self.tokenizer, self.progress = run, tokenizer, progress
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Keep the weights if they are the best."""
+        if self.progress.record_validation(logs["val_loss"]):
+            self.run.write_weights(self.model.language_model.model_weights(), self.tokenizer)
+
+
+class LogMetrics(keras.callbacks.Callback):
+    """Writes one line of `metrics.jsonl` after each validation."""
+
+    def __init__(
+        self, run: RunDirectory, corpus: TokenizedCorpus, steps_per_epoch: int, progress: Progress
+    ):
+        super().__init__()
+        self.run, self.corpus, self.progress = run, corpus, progress
+        self.steps_per_epoch = steps_per_epoch
+        self._begun = (0, 0.0)
+        self._seconds_at_last_step = 0.0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Start the stopwatch of the throughput."""
+        self._begun = (self.progress.step, self.progress.seconds)
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Note the time, so that validation does not count as training."""
+        self._seconds_at_last_step = self.progress.seconds
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Write the line."""
+        self.run.append_metrics(self._row(logs))
+
+    def _row(self, logs) -> dict[str, float | int]:
+        corpus, step = self.corpus, self.progress.step
+        loss = logs["val_loss"]
+        score = score_from_loss(
+            loss, len(corpus.validation), corpus.validation_characters, corpus.validation_bytes
+        )
+        first_step, first_seconds = self._begun
+        seconds = max(self._seconds_at_last_step - first_seconds, 1e-9)
+        tokens = (step - first_step) * self.progress.tokens_per_step
+        return {
+            "step": step,
+            "epoch": round(step / self.steps_per_epoch, 3),
+            "loss": logs["loss"],
+            "validation_loss": loss,
+            "perplexity": score.perplexity,
+            "bits_per_char": score.bits_per_char,
+            "bits_per_byte": score.bits_per_byte,
+            "tokens_per_second": round(tokens / seconds, 1),
+            "learning_rate": float(self.model.optimizer.learning_rate),
+            "seconds": round(self.progress.seconds, 2),
+        }
+
+
+class SaveCheckpoints(keras.callbacks.Callback):
+    """Writes the checkpoint after each validation and every few minutes in between."""
+
+    def __init__(self, run: RunDirectory, minutes: float | None, progress: Progress):
+        super().__init__()
+        self.run, self.minutes, self.progress = run, minutes, progress
+        self._saved_at = progress.seconds
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Save if the last checkpoint is old."""
+        due = self.minutes is not None and self.progress.seconds - self._saved_at > 60 * self.minutes
+        if due:
+            self._save()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Save."""
+        self._save()
+
+    def _save(self):
+        save_checkpoint(self.run.checkpoint_path, self.model, self.progress)
+        self._saved_at = self.progress.seconds
+
+
+class StopOnInterrupt(keras.callbacks.Callback):
+    """Turns Ctrl-C into a `KeyboardInterrupt` between two steps, when all state is whole."""
+
+    def __init__(self):
+        super().__init__()
+        self.interrupted = False
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Raise if Ctrl-C was pressed."""
+        if self.interrupted:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take over SIGINT for a while; a second Ctrl-C interrupts at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        former = signal.signal(signal.SIGINT, self._remember)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, former)
+
+    def _remember(self, number, frame):
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.interrupted = True
+
+
+def training_callbacks(
+    *,
+    config: TrainingConfig,
+    run: RunDirectory,
+    tokenizer: Tokenizer,
+    corpus: TokenizedCorpus,
+    steps_per_epoch: int,
+    progress: Progress,
+) -> list[keras.callbacks.Callback]:
+    """Return the callbacks of a run, in the order they depend on each other.
+
+    Best weights are judged before the log and the checkpoint are written, so that
+    both tell of them; whatever stops training comes in between.
+    """
+    callbacks: list[keras.callbacks.Callback] = [
+        FollowSchedule(config, progress),
+        KeepBest(run, tokenizer, progress),
+        LogMetrics(run, corpus, steps_per_epoch, progress),
+        StopOnNan(),
+        StopOnTime(progress),
+    ]
+    if config.patience is not None:
+        callbacks.append(StopOnPatience(config.patience, progress))
+    return [
+        *callbacks,
+        SaveCheckpoints(run, config.checkpoint_minutes, progress),
+        keras.callbacks.TensorBoard(str(run.path / "tensorboard"), write_graph=False),
+    ]

@@ -1,0 +1,108 @@
+"""A language model made trainable by `keras.Model.fit` on lanes with carried state.
+
+The state that a window ends in is the state the next window begins with; it lives
+here as a variable, so that the language model itself stays free of hidden state and
+a checkpoint can hold it. Gradients stop at the window's border (truncated
+backpropagation through time).
+"""
+
+import math
+
+import keras
+import tensorflow as tf
+
+from textgen.corpora import TokenizedCorpus
+from textgen.models.language_model import LanguageModel
+from textgen.training.progress import Progress
+
+
+class CarriedStateModel(keras.Model):
+    """Adds carried state, loss and metrics to a `LanguageModel`.
+
+    Args:
+        language_model: The model to train, reachable as `.language_model`.
+        corpus: What it is trained on; gives the tokens per character of both splits.
+        batch_size: Lanes of the training split.
+        validation_lanes: Lanes of the validation split.
+        progress: How far the run has come, for callbacks to read at `.progress`.
+
+    `fit` takes batches of `({"token_ids", "restart"}, targets)`; `evaluate` takes
+    weights for the targets as a third part. `restart` zeroes the carried state.
+    """
+
+    def __init__(
+        self,
+        language_model: LanguageModel,
+        corpus: TokenizedCorpus,
+        *,
+        batch_size: int,
+        validation_lanes: int,
+        progress: Progress,
+    ):
+        super().__init__(name="carried_state")
+        self.language_model = language_model
+        self.progress = progress
+        self._train_bits = _bits_per_char(len(corpus.train), corpus.train_characters)
+        self._validation_bits = _bits_per_char(
+            len(corpus.validation), corpus.validation_characters
+        )
+        self.training_state = self._state_variable(batch_size, "training_state")
+        self.validation_state = self._state_variable(validation_lanes, "validation_state")
+        self.loss_tracker = keras.metrics.Mean(name="loss")
+        self.built = True
+
+    def _state_variable(self, lanes: int, name: str) -> keras.Variable:
+        return keras.Variable(
+            self.language_model.initial_state(lanes), trainable=False, name=name
+        )
+
+    @property
+    def metrics(self):
+        """The running mean of the loss, nats per token."""
+        return [self.loss_tracker]
+
+    def call(self, token_ids, state, training=False):
+        """Predict the token after each position; see `LanguageModel.call`."""
+        return self.language_model(token_ids, state, training=training)
+
+    def train_step(self, data):
+        """Take one optimizer step on one window of every lane."""
+        inputs, targets = data
+        variables = self.language_model.trainable_variables
+        with tf.GradientTape() as tape:
+            losses, next_state = self.language_model.token_losses(
+                inputs["token_ids"],
+                targets,
+                _carried(self.training_state, inputs["restart"]),
+                training=True,
+            )
+            loss = tf.reduce_mean(losses)
+        self.optimizer.apply(tape.gradient(loss, variables), variables)
+        self.training_state.assign(next_state)
+        self.loss_tracker.update_state(loss)
+        return self._logs(self._train_bits)
+
+    def test_step(self, data):
+        """Add one window of every validation lane to the mean loss."""
+        inputs, targets, weights = data
+        losses, next_state = self.language_model.token_losses(
+            inputs["token_ids"], targets, _carried(self.validation_state, inputs["restart"])
+        )
+        self.validation_state.assign(next_state)
+        self.loss_tracker.update_state(losses, sample_weight=tf.transpose(weights))
+        return self._logs(self._validation_bits)
+
+    def _logs(self, bits_per_nat):
+        loss = self.loss_tracker.result()
+        return {"loss": loss, "bits_per_char": loss * bits_per_nat}
+
+
+def _bits_per_char(tokens: int, characters: int) -> float:
+    """Return the factor from nats per token to bits per character."""
+    return tokens / (characters * math.log(2))
+
+
+def _carried(state: keras.Variable, restart):
+    """Return the carried state, or zeros where a pass over the text begins."""
+    value = tf.convert_to_tensor(state)
+    return tf.where(restart, tf.zeros_like(value), value)

@@ -1,0 +1,88 @@
+"""Everything needed to go on exactly where training stopped, in one file.
+
+Weights, optimizer, carried state, the random generators of dropout, and the
+progress of the run; replaced atomically. The position in the corpus needs no entry:
+it is a pure function of the step.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError, safe_open
+
+from textgen.errors import RunError
+from textgen.storage import write_atomically
+from textgen.training.progress import Progress
+
+_SCHEMA_VERSION = 1
+
+
+def save_checkpoint(path: Path, model: keras.Model, progress: Progress) -> None:
+    """Write the whole training state of `model` to `path`, atomically."""
+    tensors = {name: np.asarray(variable.numpy()) for name, variable in _named_variables(model).items()}
+    metadata = {
+        "schema_version": str(_SCHEMA_VERSION),
+        "progress": json.dumps(progress.to_dict()),
+    }
+    write_atomically(path, safetensors.numpy.save(tensors, metadata))
+
+
+def load_checkpoint(path: Path, model: keras.Model, progress: Progress) -> None:
+    """Put the training state in `path` back into `model` and `progress`.
+
+    Args:
+        path: What `save_checkpoint` wrote.
+        model: A compiled model whose optimizer is built, of the same shape.
+        progress: Takes over how far the run had come.
+
+    Raises:
+        RunError: The file is missing, damaged, or belongs to another model.
+    """
+    tensors, kept = _read(path)
+    variables = _named_variables(model)
+    if set(tensors) != set(variables):
+        raise RunError(
+            f"{path} belongs to a model of another shape. Train anew with --overwrite."
+        )
+    for name, variable in variables.items():
+        if tuple(variable.shape) != tensors[name].shape:
+            raise RunError(
+                f"{path}: {name} must have shape {tuple(variable.shape)}. "
+                f"Received: {tensors[name].shape}. Train anew with --overwrite."
+            )
+        variable.assign(tensors[name])
+    progress.restore(kept)
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    if not path.exists():
+        raise RunError(f"Nothing to resume: {path} is missing. Train anew with --overwrite.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        kept = json.loads(metadata["progress"])
+        version = int(metadata["schema_version"])
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        raise RunError(
+            f"{path} is damaged: {error}. Restore it from a copy, or train anew with --overwrite."
+        ) from error
+    if version > _SCHEMA_VERSION:
+        raise RunError(f"{path} was written by a newer textgen: upgrade to resume it.")
+    return tensors, kept
+
+
+def _named_variables(model: keras.Model) -> dict[str, keras.Variable]:
+    """Return every variable of training by a name that is the same in the next process."""
+    groups = {"model": model.variables, "optimizer": model.optimizer.variables}
+    metrics = {id(variable) for metric in model.metrics for variable in metric.variables}
+    return {
+        f"{group}.{number:03d}.{variable.name}": variable
+        for group, variables in groups.items()
+        for number, variable in enumerate(variables)
+        if id(variable) not in metrics
+    }

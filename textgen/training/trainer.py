@@ -1,0 +1,280 @@
+"""Training from a text to a run directory, and going on with one.
+
+The order of work: read and tokenize the corpus, and only when that has succeeded
+make the run directory; then build, compile and `fit`. This module knows how training
+goes and nothing of how its progress is shown: that comes in as callbacks.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import keras
+
+from textgen.config import RunConfig, TrainingConfig
+from textgen.corpora import (
+    LanePlan,
+    TokenizedCorpus,
+    plan_lanes,
+    read_corpus,
+    scoring_dataset,
+    split_text,
+    tokenize_corpus,
+    training_dataset,
+)
+from textgen.errors import ConfigError
+from textgen.models.language_model import build_language_model
+from textgen.runs import RunDirectory, unused_run
+from textgen.tokenizers import Tokenizer, build_tokenizer
+from textgen.training.callbacks import StopOnInterrupt, training_callbacks
+from textgen.training.carried_state import CarriedStateModel
+from textgen.training.checkpoints import load_checkpoint, save_checkpoint
+from textgen.training.environment import describe_environment
+from textgen.training.progress import Progress
+
+_log = logging.getLogger("textgen")
+
+
+def train(
+    config: RunConfig,
+    run_dir: str | Path | None = None,
+    *,
+    text: str | None = None,
+    overwrite: bool = False,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> RunDirectory:
+    """Train a language model and return its run directory.
+
+    Args:
+        config: All settings.
+        run_dir: Where the run goes; None: a free name under `runs/`.
+        text: The corpus itself, instead of what `config.corpus.sources` names.
+        overwrite: Replace the run that lies at `run_dir`.
+        callbacks: Keras callbacks of your own. They find `loss` (nats per token) and
+            `bits_per_char` in the logs, `val_loss` and `val_bits_per_char` after a
+            validation, and the network at `self.model.language_model`.
+
+    Returns:
+        The run, with the best weights by validation loss.
+
+    Raises:
+        CorpusError: The text cannot be read or is too short.
+        ConfigError: A setting does not fit the text.
+        RunError: `run_dir` holds something else.
+        KeyboardInterrupt: Ctrl-C; the run is saved and can be resumed.
+    """
+    run = unused_run(config.corpus.sources) if run_dir is None else RunDirectory(Path(run_dir))
+    run.check_free(overwrite=overwrite)
+    tokenizer, corpus = _prepare(config, text)
+    plan = _plan(config.training, corpus)
+    run.create(overwrite=overwrite)
+    run.write_config(config)
+    run.write_tokenizer(tokenizer)
+    run.write_corpus(corpus)
+    return _Session(run, config, tokenizer, corpus, plan).fit(callbacks)
+
+
+def resume(
+    run_dir: str | Path,
+    *,
+    training: TrainingConfig | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> RunDirectory:
+    """Go on with a run exactly where its last checkpoint stands.
+
+    Args:
+        run_dir: The run.
+        training: New training settings, for example more epochs; None: the run's own.
+            Batch size, window length and seed must stay.
+        callbacks: Keras callbacks of your own.
+
+    Returns:
+        The run.
+
+    Raises:
+        RunError: There is no run, or no checkpoint in it, or it is damaged.
+        ConfigError: A setting was changed that cannot change within a run.
+        KeyboardInterrupt: Ctrl-C; the run is saved and can be resumed.
+    """
+    run = RunDirectory(Path(run_dir))
+    config = run.read_config()
+    if training is not None:
+        _refuse_changes(config.training, training)
+        config = replace(config, training=training)
+    corpus = run.read_corpus()
+    plan = _plan(config.training, corpus)
+    session = _Session(run, config, run.read_tokenizer(), corpus, plan)
+    session.restore()
+    run.write_config(config)
+    return session.fit(callbacks)
+
+
+def _refuse_changes(old: TrainingConfig, new: TrainingConfig) -> None:
+    for name in ("batch_size", "seq_len", "seed", "validate_every"):
+        if getattr(old, name) != getattr(new, name):
+            raise ConfigError(
+                f"`{name}` cannot change within a run: it was {getattr(old, name)}. "
+                f"Received: {getattr(new, name)}. Leave it out, or train anew."
+            )
+
+
+def _prepare(config: RunConfig, text: str | None) -> tuple[Tokenizer, TokenizedCorpus]:
+    """Read the corpus, make its tokenizer, and encode both splits."""
+    text = read_corpus(config.corpus) if text is None else text
+    training_text, validation_text = split_text(text, config.corpus.validation_fraction)
+    tokenizer = build_tokenizer(config.tokenizer, training_text, text)
+    corpus = tokenize_corpus(training_text, validation_text, tokenizer, config.tokenizer)
+    _log.info(
+        "corpus: %s characters to train on, %s to validate; vocabulary of %s",
+        f"{corpus.train_characters:,}",
+        f"{corpus.validation_characters:,}",
+        f"{tokenizer.vocab_size:,}",
+    )
+    return tokenizer, corpus
+
+
+def _plan(config: TrainingConfig, corpus: TokenizedCorpus) -> LanePlan:
+    plan = plan_lanes(len(corpus.train), config.batch_size, config.seq_len, config.seed)
+    if plan.batch_size < config.batch_size:
+        _log.info(
+            "the corpus is short: %d lanes instead of %d", plan.batch_size, config.batch_size
+        )
+    return plan
+
+
+class _Session:
+    """One sitting of a run: the compiled model and all it is fitted with."""
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        config: RunConfig,
+        tokenizer: Tokenizer,
+        corpus: TokenizedCorpus,
+        plan: LanePlan,
+    ):
+        self.run, self.config, self.tokenizer = run, config, tokenizer
+        self.corpus, self.plan = corpus, plan
+        training = config.training
+        self.progress = Progress(
+            total_steps=training.epochs * plan.steps_per_epoch,
+            tokens_per_step=plan.batch_size * plan.seq_len,
+            max_seconds=training.max_minutes and 60 * training.max_minutes,
+        )
+        self.validation, lanes = scoring_dataset(corpus.validation, tokenizer.start_id)
+        keras.utils.set_random_seed(training.seed)
+        language_model = build_language_model(
+            config.model, tokenizer.vocab_size, seed=training.seed
+        )
+        self.model = CarriedStateModel(
+            language_model,
+            corpus,
+            batch_size=plan.batch_size,
+            validation_lanes=lanes,
+            progress=self.progress,
+        )
+        self.model.compile(optimizer=_optimizer(training), jit_compile=False)
+        self.model.optimizer.build(language_model.trainable_variables)
+        choice = language_model.kernel_choice
+        _log.info("GRU kernel: %s (%s)", choice.name, choice.reason)
+        self.run.write_environment(describe_environment(choice))
+
+    def restore(self) -> None:
+        """Take over the checkpoint, and drop what the log holds beyond it."""
+        load_checkpoint(self.run.checkpoint_path, self.model, self.progress)
+        self.run.keep_metrics_until(self.progress.step)
+
+    def fit(self, callbacks: Sequence[keras.callbacks.Callback]) -> RunDirectory:
+        """Train to the end, to a limit, or to Ctrl-C."""
+        training = self.config.training
+        interval = training.validate_every or self.plan.steps_per_epoch
+        interrupt = StopOnInterrupt()
+        own = training_callbacks(
+            config=training,
+            run=self.run,
+            tokenizer=self.tokenizer,
+            corpus=self.corpus,
+            steps_per_epoch=self.plan.steps_per_epoch,
+            progress=self.progress,
+        )
+        try:
+            with interrupt.listening():
+                for stretch in fit_stretches(
+                    self.progress.step, self.progress.total_steps, interval
+                ):
+                    self._fit_stretch(stretch, [*own, *callbacks, interrupt])
+                    if self.model.stop_training:
+                        break
+        except KeyboardInterrupt:
+            self._save_unfinished()
+            raise
+        return self.run
+
+    def _fit_stretch(self, stretch: "FitStretch", callbacks) -> None:
+        last_step = self.progress.step + stretch.steps * (stretch.epochs - stretch.initial_epoch)
+        self.model.fit(
+            training_dataset(self.corpus.train, self.plan, self.progress.step, last_step),
+            initial_epoch=stretch.initial_epoch,
+            epochs=stretch.epochs,
+            steps_per_epoch=stretch.steps,
+            validation_data=self.validation,
+            shuffle=False,
+            callbacks=callbacks,
+            verbose=0,
+        )
+
+    def _save_unfinished(self) -> None:
+        """Save where training stands; weights too if no validation has written any yet."""
+        save_checkpoint(self.run.checkpoint_path, self.model, self.progress)
+        if not self.run.weights_path.exists():
+            weights = self.model.language_model.model_weights()
+            self.run.write_weights(weights, self.tokenizer)
+
+
+@dataclass(frozen=True)
+class FitStretch:
+    """Arguments of one call of `fit`: Keras epochs of `steps` steps, all of one length."""
+
+    initial_epoch: int
+    epochs: int
+    steps: int
+
+
+def fit_stretches(first_step: int, total_steps: int, interval: int) -> Iterator[FitStretch]:
+    """Cut training into calls of `fit`, validations staying at the multiples of `interval`.
+
+    Keras gives all epochs of one call the same number of steps. A run that is resumed
+    in between two validations, or whose last stretch is shorter, takes a call more.
+
+    Args:
+        first_step: Steps already done.
+        total_steps: Steps of the whole run.
+        interval: Steps between two validations.
+
+    Yields:
+        The calls, in order; together they take `total_steps - first_step` steps.
+    """
+    step = first_step
+    while step < total_steps:
+        epoch = step // interval
+        aligned = step % interval == 0
+        whole = (total_steps - step) // interval if aligned else 0
+        if whole:
+            yield FitStretch(epoch, epoch + whole, interval)
+            step += whole * interval
+        else:
+            steps = min((epoch + 1) * interval, total_steps) - step
+            yield FitStretch(epoch, epoch + 1, steps)
+            step += steps
+
+
+def _optimizer(config: TrainingConfig) -> keras.optimizers.Optimizer:
+    """Return AdamW; biases and the embedding do not decay."""
+    optimizer = keras.optimizers.AdamW(
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        global_clipnorm=config.clip_norm,
+    )
+    optimizer.exclude_from_weight_decay(var_names=["bias", "embeddings"])
+    return optimizer

@@ -1,0 +1,11 @@
+"""Train a language model on a text of your own: `python train.py FILE`.
+
+The same as `python -m textgen train`; `--help` lists the settings.
+"""
+
+import sys
+
+from textgen.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", *sys.argv[1:]], prog="train.py"))
