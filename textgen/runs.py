@@ -228,11 +228,20 @@ def newest_run(folder: Path = RUNS_FOLDER) -> RunDirectory:
 
 def unused_run(sources: Iterable[str], folder: Path = RUNS_FOLDER) -> RunDirectory:
     """Return a run directory in `folder` that does not exist yet, named after the first source."""
-    first = next(iter(sources), "run")
-    stem = "stdin" if first == "-" else Path(first.partition(":")[2] or first).stem
+    stem = _name_of(next(iter(sources), "run"))
     name = re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "run"
     path, number = folder / name, 1
     while path.exists():
         number += 1
         path = folder / f"{name}-{number}"
     return RunDirectory(path)
+
+
+def _name_of(source: str) -> str:
+    """Return what to call a corpus: `tale` for old/tale.txt, `lm1b` for tfds:lm1b:train."""
+    if source == "-":
+        return "stdin"
+    scheme, colon, rest = source.partition(":")
+    if colon and scheme in ("builtin", "tfds"):
+        return rest.partition(":")[0]
+    return Path(source).stem

@@ -39,7 +39,7 @@ def read_corpus(config: CorpusConfig, stdin: BinaryIO | None = None) -> str:
     text = "".join(parts)
     if not text.strip():
         raise CorpusError(
-            "The corpus must have at least one character that is not blank. "
+            "The corpus is empty: it must have at least one character that is not blank. "
             f"Received: {len(text)} blank characters from {', '.join(map(repr, config.sources))}. "
             "Name a file that has text in it."
         )

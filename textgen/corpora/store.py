@@ -111,7 +111,7 @@ def tokenize_corpus(
         tokenizer: What encodes them.
         config: `unknown` says what to do with an unknown character. Where the
             tokenizer has an UNK (`min_count` given), rare characters of the corpus
-            itself become UNK under `"unk"` and are left out otherwise.
+            itself are left out under `"skip"` and become UNK otherwise.
 
     Returns:
         The corpus. A character left out counts neither as character nor as bytes.
@@ -120,8 +120,8 @@ def tokenize_corpus(
         TokenizerError: A character is unknown under `"error"`.
     """
     policy = config.unknown
-    if config.tokenizer == "char" and config.min_count is not None and policy != "unk":
-        policy = "skip"
+    if config.tokenizer == "char" and config.min_count is not None and policy == "error":
+        policy = "unk"
     train, *train_counts = _encode(train_text, tokenizer, policy)
     validation, *validation_counts = _encode(validation_text, tokenizer, policy)
     return TokenizedCorpus(

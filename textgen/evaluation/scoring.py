@@ -81,9 +81,7 @@ def score_tokens(
     ):
         logits, state = engine.forward(inputs, state)
         total += _weighted_nats(logits, targets, weights)
-    return TextScore(
-        total_nats=total, tokens=len(token_ids), characters=characters, bytes=bytes_
-    )
+    return TextScore(total_nats=total, tokens=len(token_ids), characters=characters, bytes=bytes_)
 
 
 def surprise(
@@ -122,9 +120,7 @@ def surprise(
     return pieces
 
 
-def token_nats(
-    logits: NDArray[np.floating], targets: NDArray[np.integer]
-) -> NDArray[np.float64]:
+def token_nats(logits: NDArray[np.floating], targets: NDArray[np.integer]) -> NDArray[np.float64]:
     """Return `-log softmax(logits)[target]`, computed in float64.
 
     Args:
@@ -148,9 +144,7 @@ def _weighted_nats(
     return sum(float(token_nats(lane, target) @ weight) for lane, target, weight in lanes)
 
 
-def _nats_in_order(
-    engine: Engine, token_ids: NDArray[np.int32], start_id: int
-) -> Iterator[float]:
+def _nats_in_order(engine: Engine, token_ids: NDArray[np.int32], start_id: int) -> Iterator[float]:
     inputs = np.concatenate([[start_id], token_ids[:-1]]).astype(np.int32)
     length = _window_length(engine.vocab_size, 1)
     state = engine.initial_state(1)

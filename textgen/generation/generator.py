@@ -18,7 +18,7 @@ from textgen.generation.sampling import pick, pick_greedy, step_uniforms
 from textgen.tokenizers.base import TextDecoder, Tokenizer
 
 
-def generate(
+def generate(  # noqa: PLR0917 - the order of a request: model, text, how, how many
     engine: Engine,
     tokenizer: Tokenizer,
     prompt: str,
@@ -52,9 +52,7 @@ def generate(
     for token_ids in steps:
         for row, token_id in enumerate(token_ids.tolist()):
             pieces[row].append(decoders[row].feed(token_id))
-    return [
-        "".join(row) + decoder.flush() for row, decoder in zip(pieces, decoders, strict=True)
-    ]
+    return ["".join(row) + decoder.flush() for row, decoder in zip(pieces, decoders, strict=True)]
 
 
 def stream(

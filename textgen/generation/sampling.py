@@ -58,7 +58,7 @@ def pick(logits: NDArray[np.floating], uniforms: NDArray[np.float64]) -> NDArray
         exceeds the uniform. A token of probability 0 is never returned.
     """
     shifted = logits - logits.max(axis=-1, keepdims=True)
-    cumulative = np.exp(shifted).cumsum(axis=-1, dtype=np.float64)
+    cumulative = np.exp(shifted, dtype=np.float64).cumsum(axis=-1)
     # u * total could round up to total, which no cumulative probability exceeds.
     target = uniforms * np.nextafter(cumulative[:, -1], 0.0)
     return (cumulative > target[:, None]).argmax(axis=-1).astype(np.int32)

@@ -29,13 +29,14 @@ class TensorFlowEngine:
 
         model = build_language_model(_model_config(weights), weights.vocab_size)
         model.set_model_weights(weights)
-        signature = (
-            tf.TensorSpec([None, None], tf.int32),
-            tf.TensorSpec([weights.num_layers, None, weights.hidden_size], tf.float32),
-        )
-        self._call = tf.function(
-            lambda token_ids, state: model(token_ids, state), input_signature=signature
-        )
+        token_ids = tf.TensorSpec([None, None], tf.int32)
+        state = tf.TensorSpec([weights.num_layers, None, weights.hidden_size], tf.float32)
+
+        @tf.function(input_signature=(token_ids, state))
+        def call(token_ids, state):
+            return model(token_ids, state)
+
+        self._call = call
         self._state_shape = (weights.num_layers, weights.hidden_size)
         self.vocab_size = weights.vocab_size
 

@@ -34,6 +34,7 @@ class GRU(keras.layers.Layer):
             kernel_initializer=keras.initializers.GlorotUniform(seed=seed),
             recurrent_initializer=keras.initializers.Orthogonal(seed=seed + 1),
             use_cudnn=kernel == "cudnn",
+            name="weights",
         )
 
     def build(self, inputs_shape, *_) -> None:

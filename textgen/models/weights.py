@@ -6,6 +6,7 @@ safetensors alone.
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,7 +164,7 @@ def serialize_weights(weights: ModelWeights, tokenizer_fingerprint: str) -> byte
         "tokenizer_sha256": tokenizer_fingerprint,
         "tensors_sha256": _tensors_sha256(tensors),
     }
-    return save(dict(tensors), metadata)
+    return _with_sorted_header(save(dict(tensors), metadata))
 
 
 def load_weights(path: Path | str, tokenizer_fingerprint: str) -> ModelWeights:
@@ -195,13 +196,22 @@ def load_weights(path: Path | str, tokenizer_fingerprint: str) -> ModelWeights:
     return ModelWeights.from_tensors(tensors)
 
 
+def _with_sorted_header(content: bytes) -> bytes:
+    """Put the header's keys in order: safetensors writes the metadata as its hash map lies."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True, separators=(",", ":"))
+    # The format wants the tensors to begin at a multiple of 8 bytes, filled up with spaces.
+    padded = header.ljust(-(-len(header) // 8) * 8).encode()
+    return len(padded).to_bytes(8, "little") + padded + content[8 + size :]
+
+
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Array]]:
     if not path.is_file():
         raise RunError(f"No weights at {path}. Train a model, or pass the run's folder.")
     try:
         with safe_open(path, framework="numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return file.metadata() or {}, tensors
+            names = file.keys()
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(path, str(error)) from error
 

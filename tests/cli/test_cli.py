@@ -1,0 +1,219 @@
+"""The commands as a person types them: what they print where, and with which exit code."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from textgen.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ["--embedding-dim", "8", "--hidden-size", "16", "--batch-size", "8", "--seq-len", "20"]
+
+
+def _run(capfd, *arguments):
+    """Run a command in this process; return its exit code, stdout and stderr."""
+    try:
+        code = main(list(map(str, arguments)), prog="textgen")
+    except SystemExit as end:
+        code = end.code or 0
+    out, err = capfd.readouterr()
+    return code, out, err
+
+
+@pytest.fixture
+def corpus_file(text, tmp_path):
+    path = tmp_path / "bottles.txt"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_train_generate_score_info_from_a_file_to_figures(
+    capfd, corpus_file, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = _run(capfd, "train", corpus_file, *SMALL, "--epochs", 2)
+    assert (code, out) == (0, "")
+    assert "bits per character" in err
+    assert (tmp_path / "runs" / "bottles" / "model.safetensors").exists()
+    samples = list((tmp_path / "runs" / "bottles" / "samples").iterdir())
+    assert len(samples) == 2
+
+    code, out, err = _run(capfd, "generate", "--prompt", "1 green", "--max-new-tokens", 30)
+    assert (code, err) == (0, "")
+    assert out.startswith("1 green") and len(out) == len("1 green") + 30 + 1
+
+    code, out, err = _run(capfd, "score", "--split", "validation", "--json")
+    score = json.loads(out)
+    assert code == 0
+    assert "runs/bottles" in err
+    names = {"nats_per_char", "bits_per_char", "bits_per_byte", "perplexity"}
+    assert names | {"tokens", "characters"} <= score.keys()
+
+    code, out, err = _run(capfd, "score", "runs/bottles", corpus_file)
+    assert code == 0 and "bits per char" in out
+    code, out, _ = _run(capfd, "info")
+    assert code == 0 and "fused" in out
+    code, out, _ = _run(capfd, "info", "runs/bottles", "--json")
+    assert json.loads(out)["vocab_size"] > 10
+
+
+def test_streaming_prints_the_same_text(capfd, tiny_run):
+    flags = ["--prompt", "3 green", "--max-new-tokens", "40", "--seed", "5"]
+    _, whole, _ = _run(capfd, "generate", tiny_run.path, *flags)
+    _, streamed, _ = _run(capfd, "generate", tiny_run.path, *flags, "--stream")
+    assert streamed == whole
+
+
+def test_peer_flags_and_several_samples_are_understood(capfd, tiny_run):
+    code, out, _ = _run(
+        capfd, "generate", tiny_run.path, "--primetext", "7 ", "--length=12", "-n", "3"
+    )
+    assert code == 0
+    assert out.count("---") == 6
+    assert out.count("7 ") >= 3
+
+
+def test_every_engine_writes_the_same_text_from_the_command_line(capfd, tiny_run):
+    flags = ["--prompt", "9 ", "--max-new-tokens", "50"]
+    texts = {
+        _run(capfd, "generate", tiny_run.path, *flags, "--engine", engine)[1]
+        for engine in ("numpy", "reference", "tensorflow")
+    }
+    assert len(texts) == 1
+
+
+def test_a_prompt_comes_from_a_file_or_from_standard_input(tiny_run, tmp_path):
+    (tmp_path / "prompt.txt").write_text("5 green", "utf-8")
+    outputs = [
+        subprocess.run(
+            [sys.executable, "generate.py", str(tiny_run.path), *words, "--max-new-tokens", "9"],
+            cwd=ROOT,
+            input="5 green",
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for words in (["--prompt-file", str(tmp_path / "prompt.txt")], ["-"])
+    ]
+    assert outputs[0] == outputs[1]
+    assert outputs[0].startswith("5 green")
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["paint"], ["Unknown command", "train", "paint"]),
+        (["train", "--colour", "red"], ["--colour", "--help"]),
+        (["train", "--hidden-size", "many"], ["many"]),
+        (["train", "--hidden-size", "0"], ["hidden_size", "at least 1"]),
+        (["train", "--tokenizer", "morse"], ["morse", "char"]),
+        (["train", "--preset", "hamlet"], ["preset", "shakespeare", "hamlet"]),
+        (["train", "--resume", "--overwrite", "--run-dir", "RUN"], ["only one"]),
+        (["train", "--resume", "--run-dir", "RUN", "--hidden-size", "8"], ["keeps its corpus"]),
+        (["train", "EMPTY"], ["empty"]),
+        (["train", "SHORT", "--seq-len", "200"], ["seq_len", "--seq-len"]),
+        (["train", "LATIN"], ["UTF-8", "3"]),
+        (["train", "."], ["folder"]),
+        (["train", "nowhere.txt"], ["nowhere.txt"]),
+        (["train", "builtin:bible"], ["builtin:bible", "python-docs"]),
+        (["train", "tfds:no_such_set"], ["no_such_set"]),
+        (["train", "TALE", "--run-dir", "RUN"], ["--overwrite", "--resume"]),
+        (["generate", "nowhere"], ["No run directory at nowhere"]),
+        (["generate", "RUN", "--prompt", "1 é"], ["'é'", "--unknown skip"]),
+        (["generate", "RUN", "--temperature", "-1"], ["temperature", "at least 0"]),
+        (["generate", "RUN", "--top-p", "0"], ["top_p", "(0, 1]"]),
+        (["generate", "RUN", "--top-p", "1.5"], ["top_p", "(0, 1]"]),
+        (["generate", "RUN", "--unknown", "unk", "--prompt", "é"], ["UNK"]),
+        (["generate", "RUN", "-n", "0"], ["num_samples"]),
+        (["generate", "RUN", "--stream", "-n", "2"], ["--stream"]),
+        (["generate", "RUN", "--prompt", "a", "--prompt-file", "b"], ["twice"]),
+        (["generate", "RUN", "--prompt-file", "nowhere"], ["nowhere"]),
+        (["generate", "RUN", "RUN"], ["Expected a RUN"]),
+        (["score", "RUN"], ["--split"]),
+        (["score", "RUN", "EMPTY"], ["empty"]),
+        (["score", "RUN", "LATIN"], ["UTF-8"]),
+        (["info", "RUN", "RUN"], ["one RUN"]),
+        (["info"], ["No run in runs/"]),
+    ],
+)
+def test_bad_input_gets_one_line_and_exit_code_2_and_leaves_nothing(
+    capfd, tiny_run, text, tmp_path, monkeypatch, arguments, words
+):
+    monkeypatch.chdir(tmp_path)
+    files = {"EMPTY": b"", "SHORT": b"a short text", "LATIN": b"caf\xe9", "TALE": text.encode()}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    before = sorted(tmp_path.rglob("*"))
+    arguments = [str(tiny_run.path) if word == "RUN" else word for word in arguments]
+    code, out, err = _run(capfd, *arguments)
+    assert (code, out) == (2, "")
+    lines = [line for line in err.splitlines() if not line.startswith(("run: ", "corpus: "))]
+    assert len(lines) == 1, err
+    assert lines[0].startswith("error: ")
+    for word in words:
+        assert word in lines[0]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_help_answers_for_every_command(capfd):
+    code, out, _ = _run(capfd, "--help")
+    assert code == 0 and "score" in out
+    for command in ("train", "generate", "score", "info"):
+        code, out, _ = _run(capfd, command, "--help")
+        assert code == 0
+        assert "usage: textgen " + command in out
+
+
+def test_a_reader_that_has_enough_ends_it_quietly(tiny_run):
+    command = f"{sys.executable} generate.py {tiny_run.path} --stream --max-new-tokens 50000"
+    result = subprocess.run(
+        f"{command} | head -c 100", shell=True, cwd=ROOT, capture_output=True, check=True
+    )
+    assert len(result.stdout) == 100
+    assert result.stderr == b""
+
+
+def test_ctrl_c_saves_and_ends_with_130_and_resume_goes_on(corpus_file, tmp_path):
+    run = tmp_path / "run"
+    command = [sys.executable, str(ROOT / "train.py"), str(corpus_file), *SMALL]
+    command += ["--epochs", "100000", "--run-dir", str(run)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    _wait_for(lambda: (run / "metrics.jsonl").exists())
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume" in err.splitlines()[-1]
+    assert "Traceback" not in err
+    rows = len((run / "metrics.jsonl").read_text().splitlines())
+    command = [sys.executable, str(ROOT / "train.py"), "--resume", "--run-dir", str(run)]
+    subprocess.run([*command, "--epochs", str(rows + 2)], check=True, capture_output=True)
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["epoch"] == rows + 2
+
+
+def test_a_process_that_is_killed_leaves_a_run_that_goes_on(corpus_file, tmp_path):
+    run = tmp_path / "run"
+    command = [sys.executable, str(ROOT / "train.py"), str(corpus_file), *SMALL]
+    command += ["--epochs", "100000", "--run-dir", str(run)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    _wait_for(lambda: (run / "checkpoints" / "latest.safetensors").exists())
+    process.kill()
+    process.wait()
+    copy = shutil.copytree(run, tmp_path / "copy")
+    command = [sys.executable, str(ROOT / "train.py"), "--resume", "--run-dir", str(copy)]
+    rows = len((copy / "metrics.jsonl").read_text().splitlines())
+    subprocess.run([*command, "--epochs", str(rows + 2)], check=True, capture_output=True)
+
+
+def _wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError
+        time.sleep(0.05)

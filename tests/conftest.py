@@ -1,0 +1,40 @@
+"""What several tests share: a tiny trained run, and quiet TensorFlow."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import pytest
+
+from textgen.config import ModelConfig, RunConfig, TrainingConfig
+
+TEXT = "".join(
+    f"{number} green bottles hang on the wall, and {number % 7} of them fall.\n"
+    for number in range(120)
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    """A model that trains in a second."""
+    return RunConfig(
+        model=ModelConfig(embedding_dim=8, hidden_size=16, dropout=0.3),
+        training=TrainingConfig(
+            batch_size=8, seq_len=20, epochs=2, learning_rate=0.01, warmup_steps=2, sample_length=10
+        ),
+    )
+
+
+@pytest.fixture(scope="session")
+def text():
+    """A text that is easy to learn."""
+    return TEXT
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_config, tmp_path_factory):
+    """A run that was trained for two epochs; tests must not change it."""
+    from textgen.training import train
+
+    return train(tiny_config, tmp_path_factory.mktemp("runs") / "tiny", text=TEXT)

@@ -1,0 +1,149 @@
+import math
+
+import numpy as np
+import pytest
+
+from textgen.errors import CorpusError
+from textgen.evaluation import score_text, score_tokens, surprise
+from textgen.evaluation.scoring import token_nats
+from textgen.generation.numpy_engine import NumpyEngine
+from textgen.generation.reference import ReferenceEngine
+from textgen.models.weights import ModelWeights
+
+ALPHABET = "\nab é😀"
+
+
+class CharTokenizer:
+    kind = "char"
+    vocab_size = len(ALPHABET)
+    banned_ids = ()
+    start_id = 0
+
+    def encode(self, text, unknown="error"):
+        return np.array([ALPHABET.index(c) for c in text if c in ALPHABET], np.int32)
+
+    def decode(self, token_ids):
+        return "".join(ALPHABET[i] for i in token_ids)
+
+    def decoder(self):
+        return CharDecoder()
+
+
+class CharDecoder:
+    def feed(self, token_id):
+        return ALPHABET[token_id]
+
+    def flush(self):
+        return ""
+
+
+class PairTokenizer(CharTokenizer):
+    """Every character but `a` is two tokens, the first of which says nothing yet."""
+
+    vocab_size = 2 * len(ALPHABET)
+
+    def encode(self, text, unknown="error"):
+        size = len(ALPHABET)
+        pairs = [[1] if c == "a" else [size + ALPHABET.index(c), ALPHABET.index(c)] for c in text]
+        return np.array([token_id for pair in pairs for token_id in pair], np.int32)
+
+    def decoder(self):
+        return PairDecoder()
+
+
+class PairDecoder(CharDecoder):
+    def feed(self, token_id):
+        return ALPHABET[token_id] if token_id < len(ALPHABET) else ""
+
+
+def make_weights(vocab_size, hidden_size=8, num_layers=1, recurrence=1.0):
+    shapes = {"embedding": (vocab_size, 4)}
+    for index in range(num_layers):
+        shapes[f"gru_{index}.kernel"] = (hidden_size if index else 4, 3 * hidden_size)
+        shapes[f"gru_{index}.recurrent_kernel"] = (hidden_size, 3 * hidden_size)
+        shapes[f"gru_{index}.bias"] = (2, 3 * hidden_size)
+    shapes |= {"dense.kernel": (hidden_size, vocab_size), "dense.bias": (vocab_size,)}
+    draw = np.random.default_rng(3).standard_normal
+    tensors = {name: draw(shape).astype(np.float32) for name, shape in shapes.items()}
+    for index in range(num_layers):
+        tensors[f"gru_{index}.recurrent_kernel"] *= recurrence
+    return ModelWeights.from_tensors(tensors)
+
+
+def naive_nats(weights, token_ids, start_id):
+    engine = ReferenceEngine(weights)
+    state, previous, nats = engine.initial_state(1), start_id, []
+    for token_id in token_ids:
+        logits, state = engine.decode_step(np.array([previous]), state)
+        exact = [float(x) for x in logits[0]]
+        nats.append(math.log(math.fsum(math.exp(x) for x in exact)) - exact[token_id])
+        previous = token_id
+    return nats
+
+
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_score_equals_a_naive_loop_over_tokens(num_layers):
+    text = "aab é😀\n" * 40 + "a"
+    weights, tokenizer = make_weights(6, num_layers=num_layers), CharTokenizer()
+    score = score_text(NumpyEngine(weights), tokenizer, text)
+    nats = naive_nats(weights, tokenizer.encode(text), 0)
+    assert score.total_nats == pytest.approx(sum(nats), rel=1e-5)
+    assert (score.tokens, score.characters, score.bytes) == (281, 281, len(text.encode()))
+
+
+def test_a_long_text_in_lanes_costs_what_one_pass_costs():
+    token_ids = np.random.default_rng(0).integers(0, 6, 20_001).astype(np.int32)
+    # A weak recurrence forgets within the warm-up, so lanes and one pass must agree.
+    engine = NumpyEngine(make_weights(6, recurrence=0.3))
+    score = score_tokens(engine, token_ids, 0, 20_001, 20_001)
+    logits, _ = engine.forward(np.append(0, token_ids[:-1])[None], engine.initial_state(1))
+    assert score.total_nats == pytest.approx(token_nats(logits[0], token_ids).sum(), rel=1e-5)
+    assert score.tokens == 20_001
+
+
+def test_skipped_characters_are_not_counted():
+    engine, tokenizer = NumpyEngine(make_weights(6)), CharTokenizer()
+    with_unknown = score_text(engine, tokenizer, "aXéYb", unknown="skip")
+    assert with_unknown == score_text(engine, tokenizer, "aéb")
+    assert (with_unknown.characters, with_unknown.bytes) == (3, 4)
+
+
+def test_surprise_is_the_cost_of_each_character_in_bits():
+    text = "aab é😀\n" * 30
+    weights, tokenizer = make_weights(6), CharTokenizer()
+    pairs = surprise(NumpyEngine(weights), tokenizer, text)
+    assert "".join(piece for piece, _ in pairs) == text
+    nats = naive_nats(weights, tokenizer.encode(text), 0)
+    np.testing.assert_allclose([bits for _, bits in pairs], np.array(nats) / np.log(2), rtol=1e-4)
+
+
+def test_surprise_joins_the_tokens_of_one_character():
+    text = "a é a😀"
+    weights, tokenizer = make_weights(12), PairTokenizer()
+    pairs = surprise(NumpyEngine(weights), tokenizer, text)
+    assert [piece for piece, _ in pairs] == list(text)
+    nats = naive_nats(weights, tokenizer.encode(text), 0)
+    assert pairs[1][1] == pytest.approx((nats[1] + nats[2]) / math.log(2), rel=1e-4)
+    assert sum(bits for _, bits in pairs) == pytest.approx(sum(nats) / math.log(2), rel=1e-4)
+
+
+def test_surprise_and_score_agree_across_windows():
+    text = "ab é" * 300
+    engine, tokenizer = NumpyEngine(make_weights(6)), CharTokenizer()
+    total = sum(bits for _, bits in surprise(engine, tokenizer, text))
+    score = score_text(engine, tokenizer, text)
+    assert total / len(text) == pytest.approx(score.bits_per_char, rel=1e-5)
+
+
+def test_token_nats_survive_extreme_logits():
+    logits = np.array([[1e4, 0.0, -1e4], [0.0, 0.0, -np.inf]], np.float32)
+    nats = token_nats(logits, np.array([1, 0]))
+    np.testing.assert_allclose(nats, [1e4, math.log(2)])
+    assert nats.dtype == np.float64
+
+
+@pytest.mark.parametrize("function", [score_text, surprise])
+@pytest.mark.parametrize("text", ["", "XYZ"])
+def test_a_text_without_tokens_is_refused(function, text):
+    with pytest.raises(CorpusError, match="at least 1 token"):
+        function(NumpyEngine(make_weights(6)), CharTokenizer(), text, unknown="skip")

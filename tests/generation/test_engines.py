@@ -1,0 +1,143 @@
+import importlib.util
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from textgen.errors import ConfigError
+from textgen.generation import make_engine, numpy_engine
+from textgen.generation.numpy_engine import NumpyEngine
+from textgen.generation.reference import ReferenceEngine, gru_step, sigmoid
+
+HAS_MODEL = importlib.util.find_spec("textgen.models.language_model") is not None
+
+TOKENS = np.random.default_rng(7).integers(0, 9, (3, 11)).astype(np.int32)
+
+
+def close(actual, expected):
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+def needs_model():
+    if not HAS_MODEL:
+        pytest.skip("textgen.models.language_model does not exist yet")
+
+
+@pytest.fixture(params=["reference", "numpy", "tensorflow"])
+def engine_name(request):
+    if request.param == "tensorflow":
+        needs_model()
+    return request.param
+
+
+@pytest.mark.parametrize("num_layers", [1, 3])
+@pytest.mark.parametrize("name", ["numpy", "tensorflow"])
+def test_logits_and_state_equal_the_reference(random_weights, name, num_layers):
+    if name == "tensorflow":
+        needs_model()
+    weights = random_weights(num_layers=num_layers)
+    reference, engine = ReferenceEngine(weights), make_engine(name, weights)
+    state = np.random.default_rng(1).uniform(-0.9, 0.9, (num_layers, 3, 6)).astype(np.float32)
+    expected_logits, expected_state = reference.forward(TOKENS, state)
+    logits, next_state = engine.forward(TOKENS, state)
+    close(logits, expected_logits)
+    close(next_state, expected_state)
+    assert logits.dtype == np.float32
+    assert next_state.dtype == np.float32
+
+
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_forward_equals_prefill_equals_single_steps(random_weights, engine_name, num_layers):
+    engine = make_engine(engine_name, random_weights(num_layers=num_layers))
+    state = engine.initial_state(3)
+    logits, last_state = engine.forward(TOKENS, state)
+    last_logits, prefilled = engine.prefill(TOKENS, state)
+    close(last_logits, logits[:, -1])
+    close(prefilled, last_state)
+    for time in range(TOKENS.shape[1]):
+        step_logits, state = engine.decode_step(TOKENS[:, time], state)
+        close(step_logits, logits[:, time])
+    close(state, last_state)
+
+
+def test_rows_do_not_depend_on_their_batch(random_weights, engine_name):
+    engine = make_engine(engine_name, random_weights(num_layers=2))
+    together, states = engine.forward(TOKENS, engine.initial_state(3))
+    for row in range(3):
+        alone, state = engine.forward(TOKENS[row : row + 1], engine.initial_state(1))
+        close(alone[0], together[row])
+        close(state[:, 0], states[:, row])
+
+
+def test_a_given_state_is_never_written_into(random_weights, engine_name):
+    engine = make_engine(engine_name, random_weights(num_layers=2))
+    state = engine.initial_state(3)
+    assert state.shape == (2, 3, 6)
+    for call, tokens in (
+        (engine.forward, TOKENS),
+        (engine.prefill, TOKENS),
+        (engine.decode_step, TOKENS[:, 0]),
+    ):
+        _, next_state = call(tokens, state)
+        kept = next_state.copy()
+        call(tokens, next_state)
+        np.testing.assert_array_equal(state, 0)
+        np.testing.assert_array_equal(next_state, kept)
+
+
+def test_prefill_in_chunks_equals_one_pass(random_weights, monkeypatch):
+    engine = NumpyEngine(random_weights(num_layers=2))
+    whole = engine.forward(TOKENS, engine.initial_state(3))
+    monkeypatch.setattr(numpy_engine, "CHUNK_VALUES", 4 * 3 * 18)
+    chunked = engine.forward(TOKENS, engine.initial_state(3))
+    close(chunked[0], whole[0])
+    close(chunked[1], whole[1])
+    close(engine.prefill(TOKENS, engine.initial_state(3))[0], whole[0][:, -1])
+
+
+def test_a_vocabulary_too_large_for_a_table_gives_the_same_logits(random_weights, monkeypatch):
+    weights = random_weights()
+    with_table = NumpyEngine(weights)
+    monkeypatch.setattr(numpy_engine, "TABLE_FLOPS", 0)
+    without = NumpyEngine(weights)
+    close(
+        without.forward(TOKENS, without.initial_state(3))[0],
+        with_table.forward(TOKENS, with_table.initial_state(3))[0],
+    )
+
+
+def test_the_reference_step_equals_a_hand_computed_unit(random_weights):
+    layer = random_weights(hidden_size=1, embedding_dim=1).gru[0]
+    (w_z, w_r, w_h), (u_z, u_r, u_h) = layer.kernel[0], layer.recurrent_kernel[0]
+    (b_z, b_r, b_h), (c_z, c_r, c_h) = layer.bias
+    x, h = 0.7, -0.4
+    z = 1 / (1 + np.exp(-(x * w_z + b_z + h * u_z + c_z)))
+    r = 1 / (1 + np.exp(-(x * w_r + b_r + h * u_r + c_r)))
+    candidate = np.tanh(x * w_h + b_h + r * (h * u_h + c_h))
+    expected = z * h + (1 - z) * candidate
+    np.testing.assert_allclose(gru_step(layer, np.array([[x]]), np.array([[h]])), [[expected]])
+
+
+def test_sigmoid_neither_overflows_nor_loses_small_values():
+    with np.errstate(all="raise", under="ignore"):
+        values = sigmoid(np.array([-700.0, -2.0, 0.0, 800.0]))
+    np.testing.assert_allclose(values, [np.exp(-700.0), 1 / (1 + np.exp(2.0)), 0.5, 1.0])
+
+
+def test_auto_is_numpy_and_an_unknown_engine_is_refused(random_weights):
+    assert isinstance(make_engine("auto", random_weights()), NumpyEngine)
+    with pytest.raises(ConfigError, match="one of auto, numpy, reference, tensorflow"):
+        make_engine("torch", random_weights())
+
+
+def test_prefill_needs_no_more_memory_for_a_longer_prompt(random_weights, monkeypatch):
+    monkeypatch.setattr(numpy_engine, "CHUNK_VALUES", 18 * 256)
+    engine = NumpyEngine(random_weights(num_layers=2))
+    peaks = []
+    for length in (1_000, 1_000, 8_000):
+        prompt, state = np.ones((1, length), np.int32), engine.initial_state(1)
+        tracemalloc.start()
+        engine.prefill(prompt, state)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] < peaks[1] + 8_192

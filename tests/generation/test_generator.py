@@ -1,0 +1,169 @@
+import subprocess
+import sys
+import textwrap
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from textgen.config import SamplingConfig
+from textgen.errors import ConfigError, RunError
+from textgen.generation import generate, generate_tokens, make_engine, stream
+
+
+@pytest.fixture
+def engine(random_weights):
+    return make_engine("numpy", random_weights())
+
+
+@pytest.mark.parametrize("settings", [{}, {"top_k": 4, "top_p": 0.9}, {"temperature": 0.0}])
+def test_streamed_pieces_join_to_the_generated_text(engine, tokenizer, settings):
+    config = (
+        SamplingConfig(max_new_tokens=301, temperature=1.0)
+        if not settings
+        else (SamplingConfig(max_new_tokens=301, **settings))
+    )
+    pieces = list(stream(engine, tokenizer, "ab é", config))
+    assert all(pieces)
+    assert ["".join(pieces)] == generate(engine, tokenizer, "ab é", config)
+
+
+def test_streaming_never_splits_a_character(engine, tokenizer):
+    config = SamplingConfig(max_new_tokens=400, temperature=1.5)
+    token_ids = [
+        int(step[0]) for step in generate_tokens(engine, tokenizer.encode("a"), config, (0,))
+    ]
+    pieces = list(stream(engine, tokenizer, "a", config))
+    assert "".join(pieces) == tokenizer.decode(token_ids)
+    assert "é" in "".join(pieces)
+    assert len(pieces) < len(token_ids)
+
+
+def test_the_same_seed_writes_the_same_text_and_another_does_not(engine, tokenizer):
+    texts = [
+        generate(engine, tokenizer, "a", SamplingConfig(seed=seed, max_new_tokens=200))[0]
+        for seed in (4, 4, 5)
+    ]
+    assert texts[0] == texts[1] != texts[2]
+
+
+@pytest.mark.parametrize("settings", [{}, {"top_k": 5}, {"top_p": 0.8}])
+def test_batched_rows_equal_rows_of_smaller_batches(engine, tokenizer, settings):
+    config = SamplingConfig(max_new_tokens=200, **settings)
+    four = generate(engine, tokenizer, "ab ", config, num_samples=4)
+    assert len(set(four)) == 4
+    for num_samples in (1, 2, 3):
+        assert generate(engine, tokenizer, "ab ", config, num_samples) == four[:num_samples]
+
+
+def test_engines_write_the_same_text(random_weights, tokenizer):
+    weights = random_weights(num_layers=3)
+    config = SamplingConfig(max_new_tokens=200)
+    texts = [
+        generate(make_engine(name, weights), tokenizer, "a", config)[0]
+        for name in ("numpy", "reference")
+    ]
+    assert texts[0] == texts[1]
+
+
+def test_greedy_takes_the_most_probable_allowed_token_at_every_step(engine):
+    config = SamplingConfig(max_new_tokens=30, temperature=0.0, seed=9)
+    drawn = [int(step[0]) for step in generate_tokens(engine, np.array([2, 1]), config, (0, 4))]
+    logits, state = engine.prefill(np.array([[2, 1]]), engine.initial_state(1))
+    for token_id in drawn:
+        allowed = [i for i in range(9) if i not in (0, 4)]
+        assert token_id == max(allowed, key=lambda i: logits[0, i])
+        logits, state = engine.decode_step(np.array([token_id]), state)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8, 50.0])
+def test_a_banned_token_never_comes(engine, temperature):
+    config = SamplingConfig(max_new_tokens=500, temperature=temperature)
+    free = {int(step[0]) for step in generate_tokens(engine, np.array([1]), config)}
+    banned = tuple(sorted(free))[:5]
+    drawn = {
+        int(i) for step in generate_tokens(engine, np.array([1]), config, banned, 2) for i in step
+    }
+    assert drawn
+    assert drawn.isdisjoint(banned)
+
+
+def test_an_empty_prompt_begins_with_the_start_id_and_others_do_not(engine, tokenizer):
+    config = SamplingConfig(max_new_tokens=60)
+    empty = generate(engine, tokenizer, "", config)
+    assert empty == generate(engine, tokenizer, "\n", config)
+    assert empty != generate(engine, tokenizer, "a", config)
+
+
+def test_zero_new_tokens_give_empty_texts(engine, tokenizer):
+    config = SamplingConfig(max_new_tokens=0)
+    assert generate(engine, tokenizer, "a", config, num_samples=3) == ["", "", ""]
+    assert list(stream(engine, tokenizer, "a", config)) == []
+
+
+def test_the_prompt_is_read_once_and_no_step_is_decoded_in_vain(engine, tokenizer):
+    calls = []
+
+    class Counting:
+        vocab_size = engine.vocab_size
+        initial_state = staticmethod(engine.initial_state)
+
+        def prefill(self, token_ids, state):
+            calls.append(("prefill", token_ids.shape))
+            return engine.prefill(token_ids, state)
+
+        def decode_step(self, token_ids, state):
+            calls.append(("decode", token_ids.shape))
+            return engine.decode_step(token_ids, state)
+
+    generate(Counting(), tokenizer, "aaa", SamplingConfig(max_new_tokens=4), num_samples=2)
+    assert calls == [("prefill", (1, 3))] + 3 * [("decode", (2,))]
+
+
+def test_memory_does_not_grow_with_what_is_written(engine):
+    config = SamplingConfig(max_new_tokens=4_000, top_k=5, top_p=0.9)
+    tracemalloc.start()
+    held = []
+    for count, _ in enumerate(generate_tokens(engine, np.array([1]), config, (0,)), start=1):
+        if count in (2_000, 3_999):
+            held.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert abs(held[1] - held[0]) < 8_192
+
+
+def test_what_is_wrong_with_a_request_is_said_before_the_first_piece(engine, tokenizer):
+    config = SamplingConfig()
+    with pytest.raises(ConfigError, match="num_samples"):
+        generate(engine, tokenizer, "a", config, num_samples=0)
+    with pytest.raises(ConfigError, match="prompt_ids"):
+        generate_tokens(engine, np.array([], np.int32), config)
+    tokenizer.vocab_size = 10
+    with pytest.raises(RunError, match="Received: 10"):
+        stream(engine, tokenizer, "a", config)
+
+
+def test_generating_and_scoring_import_neither_tensorflow_nor_keras():
+    program = """
+        import sys
+        import numpy as np
+        import textgen.evaluation, textgen.generation
+        from textgen.config import SamplingConfig
+        from textgen.generation import generate_tokens, make_engine
+        from textgen.models.weights import GruWeights, ModelWeights
+
+        ones = lambda *shape: np.ones(shape, np.float32)
+        gru = GruWeights(kernel=ones(2, 9), recurrent_kernel=ones(3, 9), bias=ones(2, 9))
+        weights = ModelWeights(
+            embedding=ones(4, 2), gru=(gru,), dense_kernel=ones(3, 4), dense_bias=ones(4)
+        )
+        engine = make_engine("auto", weights)
+        config = SamplingConfig(max_new_tokens=5)
+        drawn = list(generate_tokens(engine, np.array([1]), config))
+        textgen.evaluation.score_tokens(engine, np.array([1, 2]), 0, 2, 2)
+        heavy = {"tensorflow", "keras", "tensorflow_datasets", "torch"} & set(sys.modules)
+        print(len(drawn), sorted(heavy))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "5 []"

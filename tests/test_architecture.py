@@ -1,0 +1,138 @@
+"""The house keeps its floors: imports run downwards, and TensorFlow comes in late."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import textgen
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "textgen"
+
+# earlier names are lower; the names of one line may import those before them on it
+FLOORS = [
+    ["errors", "storage", "metrics", "config", "presets"],
+    ["tokenizers", "corpora"],
+    ["models", "runs"],
+    ["generation", "training", "evaluation", "bundle"],
+    ["cli"],
+]
+ORDER = [name for floor in FLOORS for name in floor]
+MAY_IMPORT_TENSORFLOW = {"models", "training"}
+TENSORFLOW = {"tensorflow", "keras", "tensorflow_datasets"}
+
+
+def _modules():
+    return sorted(path for path in PACKAGE.rglob("*.py"))
+
+
+def _part(path):
+    """The name of the room a module is in: `training` for textgen/training/trainer.py."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def _imports(path, *, top_level_only):
+    """Every module that `path` imports, as dotted names."""
+    tree = ast.parse(path.read_text("utf-8"))
+    nodes = tree.body if top_level_only else list(ast.walk(tree))
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_run_downwards(path):
+    part = _part(path)
+    if part in ("__init__", "__main__"):
+        return
+    for name in _imports(path, top_level_only=False):
+        if name.startswith("textgen."):
+            target = name.split(".")[1]
+            assert target in ORDER, f"{path} imports {name}, which has no floor"
+            assert ORDER.index(target) <= ORDER.index(part), f"{path} imports {name}: upwards"
+
+
+def test_training_and_generation_do_not_import_each_other():
+    for part, other in (("training", "generation"), ("generation", "training")):
+        for path in (PACKAGE / part).rglob("*.py"):
+            names = set(_imports(path, top_level_only=False))
+            assert not any(name.startswith(f"textgen.{other}") for name in names), path
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_tensorflow_is_imported_where_it_may_be(path):
+    names = {name.split(".")[0] for name in _imports(path, top_level_only=True)}
+    allowed = _part(path) in MAY_IMPORT_TENSORFLOW or path.name == "progress.py"
+    assert allowed or not names & TENSORFLOW
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_only_the_command_line_prints(path):
+    calls = [n for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.Call)]
+    prints = [c for c in calls if isinstance(c.func, ast.Name) and c.func.id == "print"]
+    assert not prints or _part(path) == "cli"
+
+
+def _imported_by(code):
+    """Run `code` in a process of its own; return the heavy packages it imported."""
+    report = f"import sys; print('\\nheavy:', *({TENSORFLOW!r} & set(sys.modules)))"
+    script = f"{code}\n{report}"
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return result.stdout.rpartition("heavy:")[2].split()
+
+
+def test_importing_the_package_imports_no_tensorflow():
+    assert _imported_by("import textgen, textgen.bundle, textgen.cli.generate") == []
+    assert "tensorflow" in _imported_by("import textgen; textgen.train")
+
+
+@pytest.mark.parametrize("command", ["train", "generate", "score", "info"])
+def test_help_imports_no_tensorflow(command):
+    code = f"""
+from textgen.cli import main
+try:
+    main([{command!r}, "--help"], prog="textgen")
+except SystemExit:
+    pass
+"""
+    assert _imported_by(code) == []
+
+
+def test_generating_and_scoring_on_a_cpu_import_no_tensorflow(tiny_run):
+    code = f"""
+from textgen.cli import main
+run = {str(tiny_run.path)!r}
+assert main(["generate", run, "--max-new-tokens", "20", "--engine", "auto"], prog="t") == 0
+assert main(["score", run, "--split", "validation"], prog="t") == 0
+"""
+    assert _imported_by(code) == []
+
+
+def test_public_names_are_sorted_documented_and_real():
+    assert textgen.__all__ == sorted(textgen.__all__)
+    assert set(textgen.__all__) == set(textgen._MODULE_OF)
+    for name in textgen.__all__:
+        assert getattr(textgen, name).__doc__, name
+    with pytest.raises(AttributeError, match="no_such_name"):
+        textgen.no_such_name  # noqa: B018
+
+
+def test_every_module_says_what_it_is():
+    for path in _modules():
+        assert ast.get_docstring(ast.parse(path.read_text("utf-8"))), path
+
+
+def test_every_package_exports_sorted_names_that_exist():
+    for folder in (p.parent for p in PACKAGE.rglob("__init__.py")):
+        module = importlib.import_module(".".join(folder.relative_to(ROOT).parts))
+        names = getattr(module, "__all__", [])
+        assert list(names) == sorted(names)
+        assert all(hasattr(module, name) for name in names)

@@ -1,0 +1,19 @@
+"""The learning rate, against values worked out by hand."""
+
+import pytest
+
+from textgen.config import TrainingConfig
+from textgen.training.schedule import learning_rate
+
+_CONFIG = TrainingConfig(learning_rate=1.0, warmup_steps=9, final_learning_rate_fraction=0.1)
+
+
+def test_warm_up_climbs_in_equal_steps():
+    rates = [learning_rate(_CONFIG, step, 0.0) for step in range(12)]
+    assert rates[:4] == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    assert rates[9:] == pytest.approx([1.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("fraction, rate", [(0.0, 1.0), (0.5, 0.55), (1.0, 0.1)])
+def test_the_cosine_goes_from_the_peak_to_the_final_fraction(fraction, rate):
+    assert learning_rate(_CONFIG, 1000, fraction) == pytest.approx(rate)

@@ -1,0 +1,214 @@
+"""Training: it learns, it is repeatable, it resumes to the bit, it stops when told."""
+
+import json
+import os
+import shutil
+import signal
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import textgen
+from textgen.config import SamplingConfig
+from textgen.errors import ConfigError, CorpusError, RunError
+from textgen.training import resume, train
+from textgen.training.trainer import FitStretch, fit_stretches
+
+
+class _At(keras.callbacks.Callback):
+    """Calls `action` after step number `step`."""
+
+    def __init__(self, step, action):
+        super().__init__()
+        self.step, self.action = step, action
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.model.progress.step == self.step:
+            self.action()
+
+
+def _interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def _checkpoint(run):
+    return safetensors.numpy.load_file(run.checkpoint_path)
+
+
+def _assert_equal_to_the_bit(one, other):
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def _with_training(config, **changes):
+    return replace(config, training=replace(config.training, **changes))
+
+
+def test_training_learns_the_text(tiny_run, text):
+    rows = tiny_run.read_metrics()
+    assert rows[-1]["validation_loss"] < rows[0]["validation_loss"]
+    assert rows[-1]["validation_loss"] < 0.8 * np.log(len(set(text)))
+    assert rows[-1]["epoch"] == 2
+
+
+def test_the_log_has_what_the_score_of_the_best_weights_says(tiny_run):
+    best = min(tiny_run.read_metrics(), key=lambda row: row["validation_loss"])
+    score = textgen.load(tiny_run.path).score_split("validation")
+    assert score.loss == pytest.approx(best["validation_loss"], rel=1e-5)
+    for name in ("bits_per_char", "bits_per_byte", "perplexity"):
+        assert getattr(score, name) == pytest.approx(best[name], rel=1e-5)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tiny_config, text, tmp_path):
+    runs = [
+        train(_with_training(tiny_config, seed=seed), tmp_path / name, text=text)
+        for name, seed in (("a", 3), ("b", 3), ("c", 4))
+    ]
+    a, b, c = map(_checkpoint, runs)
+    _assert_equal_to_the_bit(a, b)
+    assert any(not np.array_equal(a[name], c[name]) for name in a)
+
+
+@pytest.mark.parametrize("validate_every", [None, 7])
+def test_a_run_that_was_interrupted_resumes_to_the_bit(
+    tiny_config, text, tmp_path, validate_every
+):
+    config = _with_training(tiny_config, validate_every=validate_every)
+    whole = train(config, tmp_path / "whole", text=text)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "broken", text=text, callbacks=[_At(11, _interrupt)])
+    broken = textgen.RunDirectory(tmp_path / "broken")
+    assert broken.weights_path.exists()
+    with pytest.raises(KeyboardInterrupt):
+        resume(broken.path, callbacks=[_At(25, _interrupt)])
+    moved = textgen.RunDirectory(shutil.move(broken.path, tmp_path / "moved"))
+    resume(moved.path)
+    _assert_equal_to_the_bit(_checkpoint(whole), _checkpoint(moved))
+    assert whole.weights_path.read_bytes() == moved.weights_path.read_bytes()
+    steps = [[row["step"] for row in run.read_metrics()] for run in (whole, moved)]
+    assert steps[0] == steps[1]
+    losses = [[row["validation_loss"] for row in run.read_metrics()] for run in (whole, moved)]
+    assert losses[0] == losses[1]
+
+
+def test_a_finished_run_goes_on_with_more_epochs(tiny_run, tmp_path):
+    copy = textgen.RunDirectory(shutil.copytree(tiny_run.path, tmp_path / "copy"))
+    training = replace(copy.read_config().training, epochs=3)
+    resume(copy.path, training=training)
+    assert [row["epoch"] for row in copy.read_metrics()] == [1, 2, 3]
+    assert copy.read_config().training.epochs == 3
+
+
+def test_what_cannot_change_within_a_run_is_refused(tiny_run):
+    training = replace(tiny_run.read_config().training, batch_size=4)
+    with pytest.raises(ConfigError, match="batch_size"):
+        resume(tiny_run.path, training=training)
+
+
+def test_a_damaged_or_missing_checkpoint_is_refused(tiny_run, tmp_path):
+    copy = textgen.RunDirectory(shutil.copytree(tiny_run.path, tmp_path / "copy"))
+    content = copy.checkpoint_path.read_bytes()
+    copy.checkpoint_path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(RunError, match="damaged"):
+        resume(copy.path)
+    copy.checkpoint_path.unlink()
+    with pytest.raises(RunError, match="Nothing to resume"):
+        resume(copy.path)
+
+
+def test_best_weights_are_kept_and_patience_ends_a_run_that_gets_worse(
+    tiny_config, text, tmp_path
+):
+    class Spoil(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch >= 2:
+                dense = self.model.language_model.dense
+                dense.bias.assign(100.0 * np.random.default_rng(epoch).normal(size=dense.bias.shape))
+
+    config = _with_training(tiny_config, epochs=20, patience=2)
+    run = train(config, tmp_path / "run", text=text, callbacks=[Spoil()])
+    rows = run.read_metrics()
+    assert len(rows) == 4
+    best = min(rows, key=lambda row: row["validation_loss"])
+    assert best["epoch"] == 2
+    score = textgen.load(run.path).score_split("validation")
+    assert score.loss == pytest.approx(best["validation_loss"], rel=1e-5)
+
+
+def test_time_ends_a_run_with_a_validation_and_the_schedule_at_its_end(
+    tiny_config, text, tmp_path
+):
+    config = _with_training(tiny_config, epochs=10_000, max_minutes=0.05)
+    run = train(config, tmp_path / "run", text=text)
+    last = run.read_metrics()[-1]
+    final = config.training.learning_rate * config.training.final_learning_rate_fraction
+    assert last["epoch"] < 10_000
+    assert last["learning_rate"] == pytest.approx(final, rel=0.2)
+
+
+def test_a_users_own_callback_finds_loss_and_validation_in_the_logs(tiny_config, text, tmp_path):
+    seen = []
+
+    class Own(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append(dict(logs))
+
+    path = tmp_path / "best.weights.h5"
+    checkpoint = keras.callbacks.ModelCheckpoint(
+        path, monitor="val_loss", save_best_only=True, save_weights_only=True
+    )
+    train(tiny_config, tmp_path / "run", text=text, callbacks=[Own(), checkpoint])
+    assert len(seen) == 2
+    assert {"loss", "bits_per_char", "val_loss", "val_bits_per_char"} <= set(seen[0])
+    assert seen[0]["bits_per_char"] == pytest.approx(seen[0]["loss"] / np.log(2), rel=1e-5)
+    assert path.exists()
+
+
+def test_a_short_corpus_gets_fewer_lanes_and_a_shorter_one_an_error(tiny_config, text, tmp_path):
+    run = train(tiny_config, tmp_path / "short", text=text[:100])
+    assert run.read_metrics()
+    with pytest.raises(CorpusError, match="seq_len"):
+        train(tiny_config, tmp_path / "shorter", text=text[:20])
+    assert not (tmp_path / "shorter").exists()
+
+
+def test_a_subword_model_trains_scores_in_characters_and_writes(tiny_config, text, tmp_path):
+    config = replace(
+        tiny_config, tokenizer=textgen.TokenizerConfig(tokenizer="subword", vocab_size=300)
+    )
+    run = train(config, tmp_path / "run", text=text)
+    model = textgen.load(run.path)
+    score = model.score_split("validation")
+    assert score.tokens < score.characters
+    assert score.characters == len(text) - int(len(text) * 0.9)
+    written = model.generate("green 🐸 ", SamplingConfig(max_new_tokens=30))
+    assert written
+
+
+def test_tensorboard_gets_its_events_and_the_environment_is_recorded(tiny_run):
+    assert list((tiny_run.path / "tensorboard").rglob("events*"))
+    environment = tiny_run.read_environment()
+    assert environment["gru_kernel"] in ("fused", "cudnn")
+    assert environment["gru_kernel_reason"]
+    json.dumps(environment)
+
+
+@pytest.mark.parametrize(
+    "first, total, interval, stretches",
+    [
+        (0, 30, 10, [FitStretch(0, 3, 10)]),
+        (0, 35, 10, [FitStretch(0, 3, 10), FitStretch(3, 4, 5)]),
+        (14, 35, 10, [FitStretch(1, 2, 6), FitStretch(2, 3, 10), FitStretch(3, 4, 5)]),
+        (33, 35, 10, [FitStretch(3, 4, 2)]),
+        (35, 35, 10, []),
+        (0, 4, 10, [FitStretch(0, 1, 4)]),
+    ],
+)
+def test_stretches_keep_validations_at_multiples_of_the_interval(
+    first, total, interval, stretches
+):
+    assert list(fit_stretches(first, total, interval)) == stretches
