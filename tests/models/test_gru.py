@@ -1,6 +1,7 @@
 """The GRU layer: its kernels against each other, against Keras, and against float64 NumPy."""
 
 import sys
+from functools import partial
 
 import keras
 import numpy as np
@@ -15,25 +16,26 @@ from textgen.models.language_model import build_language_model
 from textgen.presets import PRESETS
 
 
-def _arguments(time, batch, hidden, seed, dtype):
+def _arguments(time, batch, features, hidden, seed):
     rng = np.random.default_rng(seed)
-    shapes = [(time, batch, 3 * hidden), (batch, hidden), (hidden, 3 * hidden), (3 * hidden,)]
-    values = [rng.normal(size=shape) for shape in shapes]
+    gates = 3 * hidden
+    shapes = [(time, features, batch), (hidden, batch), (features, gates), (hidden, gates)]
+    values = [rng.normal(size=shape) for shape in [*shapes, (2, gates)]]
     # as orthogonal weights have it: larger ones make the recurrence chaotic in any precision
-    values[2] /= np.sqrt(hidden)
-    return [tf.constant(value, dtype) for value in values]
+    values[2] /= np.sqrt(features)
+    values[3] /= np.sqrt(hidden)
+    return values
 
 
-def _plain_loop(input_gates, state, recurrent_kernel, recurrent_bias):
+def _plain_loop(inputs, state, kernel, recurrent_kernel, bias):
     """The equations, a step at a time; TensorFlow differentiates it."""
-    states = []
-    for x in tf.unstack(input_gates):
-        u = state @ recurrent_kernel + recurrent_bias
-        x_z, x_r, x_c = tf.split(x, 3, axis=1)
-        u_z, u_r, u_c = tf.split(u, 3, axis=1)
+    states, state = [], tf.transpose(state)
+    for x in tf.unstack(inputs):
+        x_z, x_r, x_c = tf.split(tf.transpose(x) @ kernel + bias[0], 3, axis=1)
+        u_z, u_r, u_c = tf.split(state @ recurrent_kernel + bias[1], 3, axis=1)
         z, r = tf.sigmoid(x_z + u_z), tf.sigmoid(x_r + u_r)
         state = z * state + (1 - z) * tf.tanh(x_c + r * u_c)
-        states.append(state)
+        states.append(tf.transpose(state))
     return tf.stack(states)
 
 
@@ -50,28 +52,37 @@ def _relative_error(value, truth):
     return np.linalg.norm(value - truth) / np.linalg.norm(truth)
 
 
-@pytest.mark.parametrize("time, batch, hidden", [(1, 1, 1), (1, 3, 7), (5, 1, 7), (20, 4, 33)])
-def test_fused_kernel_and_its_gradients_equal_the_plain_loop_in_float64(time, batch, hidden):
+@pytest.mark.parametrize("products, limit", [("float32", 1e-5), ("bfloat16", 1e-2)])
+@pytest.mark.parametrize(
+    "time, batch, features, hidden",
+    [(1, 1, 1, 1), (1, 3, 2, 7), (5, 1, 9, 7), (20, 4, 33, 33), (50, 17, 5, 64)],
+)
+def test_fused_kernel_and_its_gradients_equal_the_plain_loop_in_float64(
+    time, batch, features, hidden, products, limit
+):
     seed = np.random.SeedSequence().entropy
-    single = _arguments(time, batch, hidden, seed, tf.float32)
-    double = [tf.cast(argument, tf.float64) for argument in single]
-    upstream = np.random.default_rng(seed).normal(size=(time, batch, hidden))
-    got = _outputs_and_gradients(fused_gru, single, upstream)
+    values = _arguments(time, batch, features, hidden, seed)
+    upstream = np.random.default_rng(seed).normal(size=(time, hidden, batch))
+    single = [tf.constant(value, tf.float32) for value in values]
+    double = [tf.cast(value, tf.float64) for value in single]
+    fused = partial(fused_gru, products=tf.as_dtype(products))
+    got = _outputs_and_gradients(fused, single, upstream)
     want = _outputs_and_gradients(_plain_loop, double, upstream)
     for value, truth in zip(got, want, strict=True):
-        assert _relative_error(value, truth) < 1e-5, f"seed {seed}"
+        assert value.dtype == tf.float32
+        assert _relative_error(value, truth) < limit, f"seed {seed}"
 
 
 def test_the_layer_computes_what_the_keras_layer_with_its_weights_computes():
     layer = GRU(16, kernel="fused", seed=3)
-    inputs = np.random.default_rng(0).normal(size=(9, 4, 5)).astype("float32")
+    inputs = np.random.default_rng(0).normal(size=(4, 9, 5)).astype("float32")
     state = np.random.default_rng(1).normal(size=(4, 16)).astype("float32")
     outputs, last = layer(tf.constant(inputs), tf.constant(state))
     stock = keras.layers.GRU(16, return_sequences=True, return_state=True, reset_after=True)
     stock.build((4, 9, 5))
     stock.set_weights(layer.gru.get_weights())
-    want, want_last = stock(inputs.transpose(1, 0, 2), initial_state=state)
-    np.testing.assert_allclose(outputs, np.transpose(want, (1, 0, 2)), atol=1e-6)
+    want, want_last = stock(inputs, initial_state=state)
+    np.testing.assert_allclose(outputs, want, atol=1e-6)
     np.testing.assert_allclose(last, want_last, atol=1e-6)
 
 
@@ -88,7 +99,15 @@ def test_a_lost_cudnn_condition_raises_instead_of_falling_back():
         pytest.skip("a GPU is visible")
     layer = GRU(4, kernel="cudnn", seed=1)
     with pytest.raises(ValueError, match="use_cudnn=True"):
-        layer(tf.zeros([3, 2, 5]), tf.zeros([2, 4]))
+        layer(tf.zeros([2, 3, 5]), tf.zeros([2, 4]))
+
+
+@pytest.mark.parametrize(
+    "shards, batch, sizes",
+    [(2, 64, [32, 32]), (2, 17, [9, 8]), (4, 20, [10, 10]), (2, 15, [15]), (1, 64, [64])],
+)
+def test_a_batch_is_cut_into_equal_shards_that_are_worth_a_core(shards, batch, sizes):
+    assert KernelChoice("fused", "", shards=shards).shard_sizes(batch) == sizes
 
 
 def _node_names(function):

@@ -18,7 +18,7 @@ def import_tensorflow_quietly() -> None:
     with tempfile.TemporaryFile() as held_back:
         os.dup2(held_back.fileno(), 2)
         try:
-            importlib.import_module("tensorflow").config.list_logical_devices()
+            importlib.import_module("tensorflow").config.list_physical_devices()
         except BaseException:
             held_back.seek(0)
             os.write(kept, held_back.read())

@@ -1,4 +1,4 @@
-"""One GRU layer, time-major, with state in and state out.
+"""One GRU layer with state in and state out, and two ways to run it.
 
 It owns a `keras.layers.GRU(reset_after=True)` and so holds exactly its weights.
 That layer is made with every condition of the cuDNN kernel met and with
@@ -38,40 +38,50 @@ class GRU(keras.layers.Layer):
         )
 
     def build(self, inputs_shape, *_) -> None:
-        """Make the weights for inputs of `[time, batch, features]`."""
-        time, batch, features = inputs_shape
-        self.gru.build((batch, time, features))
+        """Make the weights for inputs of `[batch, time, features]`."""
+        self.gru.build(inputs_shape)
         self.built = True
+
+    @property
+    def kernel(self):
+        """The input kernel, `[features, 3 * hidden_size]`, gates in the order z, r, candidate."""
+        return tf.convert_to_tensor(self.gru.cell.kernel)
 
     def call(self, inputs, initial_state):
         """Run the layer.
 
         Args:
-            inputs: `[time, batch, features]` float32.
+            inputs: `[batch, time, features]` float32.
             initial_state: `[batch, hidden_size]` float32.
 
         Returns:
-            The outputs `[time, batch, hidden_size]` and the last state `[batch, hidden_size]`.
+            The outputs `[batch, time, hidden_size]` and the last state `[batch, hidden_size]`.
         """
         if self.gru_kernel == "cudnn":
-            outputs, state = self.gru(
-                tf.transpose(inputs, [1, 0, 2]), initial_state=initial_state
-            )
-            return tf.transpose(outputs, [1, 0, 2]), state
-        return self.from_input_gates(self.input_gates(inputs), initial_state)
+            return self.gru(inputs, initial_state=initial_state)
+        features_first = tf.transpose(inputs, [1, 2, 0])
+        states, last = self.run_fused(features_first, tf.transpose(initial_state), self.kernel)
+        return tf.transpose(states, [2, 0, 1]), tf.transpose(last)
 
-    def input_gates(self, inputs):
-        """Return `inputs @ kernel + bias[0]` for inputs of any leading shape."""
-        cell = self.gru.cell
-        return tf.tensordot(inputs, cell.kernel, 1) + cell.bias[0]
+    def run_fused(self, inputs, initial_state, kernel, products=None):
+        """Run the fused kernel in its own layout, which the layers above share.
 
-    def from_input_gates(self, input_gates, initial_state):
-        """Run the fused kernel on `[time, batch, 3 * hidden_size]` input products."""
+        Args:
+            inputs: `[time, features, batch]`.
+            initial_state: `[hidden_size, batch]` float32.
+            kernel: `[features, 3 * hidden_size]`: the layer's own, or what stands for it.
+            products: Dtype of the matrix products; None: float32.
+
+        Returns:
+            The outputs `[time, hidden_size, batch]` and the last state `[hidden_size, batch]`.
+        """
         cell = self.gru.cell
         states = fused_gru(
-            input_gates,
+            inputs,
             initial_state,
+            kernel,
             tf.convert_to_tensor(cell.recurrent_kernel),
-            cell.bias[1],
+            tf.convert_to_tensor(cell.bias),
+            products=products,
         )
         return states, states[-1]

@@ -40,9 +40,11 @@ class LanguageModel(keras.Model):
             GRU(config.hidden_size, kernel=kernel.name, seed=seed + 10 * (i + 1), name=f"gru_{i}")
             for i in range(config.num_layers)
         ]
+        # one mask for all steps of a window, in the layout of either kernel
+        locked = (1, None, None) if kernel.name == "fused" else (None, 1, None)
         self.dropouts = [
             keras.layers.Dropout(
-                config.dropout, noise_shape=(1, None, None), seed=seed + 10 * (i + 1) + 5
+                config.dropout, noise_shape=locked, seed=seed + 10 * (i + 1) + 5
             )
             for i in range(config.num_layers)
         ]
@@ -67,54 +69,105 @@ class LanguageModel(keras.Model):
         Args:
             token_ids: `[batch, time]` integers.
             state: `[num_layers, batch, hidden_size]` float32.
-            training: Whether dropout acts.
+            training: Whether dropout acts, and products take the training precision.
 
         Returns:
             Logits `[batch, time, vocab_size]` and the next state, shaped as `state`.
         """
-        hidden, next_state = self.hidden_states(token_ids, state, training=training)
-        return tf.transpose(self.dense(hidden), [1, 0, 2]), next_state
+
+        def predict(token_ids, state):
+            hidden, next_state = self.hidden_states(token_ids, state, training=training)
+            return self._logits(hidden, training), next_state
+
+        return self._in_shards(predict, [token_ids], state)
 
     def token_losses(self, token_ids, targets, state, training=False):
-        """Return the cross-entropy of each target in nats, `[time, batch]`, and the next state.
+        """Return the cross-entropy of each target in nats, `[batch, time]`, and the next state.
 
         Args:
             token_ids: `[batch, time]` integers.
             targets: `[batch, time]` integers, the token after each.
             state: `[num_layers, batch, hidden_size]` float32.
-            training: Whether dropout acts.
+            training: Whether dropout acts, and products take the training precision.
         """
-        hidden, next_state = self.hidden_states(token_ids, state, training=training)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
-            labels=tf.transpose(targets), logits=self.dense(hidden)
-        )
-        return losses, next_state
+
+        def lose(token_ids, targets, state):
+            hidden, next_state = self.hidden_states(token_ids, state, training=training)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+                labels=targets, logits=self._logits(hidden, training)
+            )
+            return losses, next_state
+
+        return self._in_shards(lose, [token_ids, targets], state)
 
     def hidden_states(self, token_ids, state, training=False):
-        """Return what the Dense layer reads, `[time, batch, hidden_size]`, and the next state."""
-        next_states = []
-        hidden = None
+        """Return what the Dense layer reads, `[batch, time, hidden_size]`, and the next state.
+
+        The first comes in the dtype of the products, the state in float32.
+        """
+        if self.kernel_choice.name == "fused":
+            return self._run_fused(token_ids, state, training)
+        next_states, hidden = [], self.embedding(token_ids)
         for i, (layer, dropout) in enumerate(zip(self.gru_layers, self.dropouts, strict=True)):
-            if i == 0:
-                hidden, last = self._first_layer(layer, tf.transpose(token_ids), state[0])
-            else:
-                hidden, last = layer(hidden, state[i])
+            hidden, last = layer(hidden, state[i])
             next_states.append(last)
             hidden = dropout(hidden, training=training)
         return hidden, tf.stack(next_states)
 
-    def _first_layer(self, layer: GRU, token_ids, state):
-        """Run the first GRU layer on `[time, batch]` ids.
+    def _run_fused(self, token_ids, state, training):
+        """Run all layers in the layout of the fused kernel, `[time, features, batch]`."""
+        products = self._products(training)
+        hidden, kernel = self._first_inputs(token_ids, products)
+        next_states = []
+        for i, (layer, dropout) in enumerate(zip(self.gru_layers, self.dropouts, strict=True)):
+            hidden, last = layer.run_fused(
+                hidden, tf.transpose(state[i]), layer.kernel if i else kernel, products
+            )
+            next_states.append(tf.transpose(last))
+            hidden = dropout(hidden, training=training)
+        # rounded before it is turned: half the bytes to move
+        return tf.transpose(tf.cast(hidden, products), [2, 0, 1]), tf.stack(next_states)
 
-        With fewer tokens in the vocabulary than in the window, `embedding @ kernel` is
-        made once for each token of the vocabulary and looked up, which saves most of
-        the input product.
+    def _first_inputs(self, token_ids, products):
+        """Return the first layer's inputs `[time, features, batch]`, and their kernel.
+
+        A vocabulary smaller than the embedding goes in as one-hot columns, with the
+        product of embedding and kernel as the kernel: fewer operations, and both
+        gradients come from products instead of scattered additions.
         """
-        tokens = token_ids.shape.num_elements()
-        if layer.gru_kernel == "fused" and tokens is not None and self.vocab_size < tokens:
-            table = layer.input_gates(tf.convert_to_tensor(self.embedding.embeddings))
-            return layer.from_input_gates(tf.gather(table, token_ids), state)
-        return layer(self.embedding(token_ids), state)
+        kernel = self.gru_layers[0].kernel
+        embeddings = tf.convert_to_tensor(self.embedding.embeddings)
+        time_major = tf.transpose(token_ids)
+        if self.vocab_size <= self.config.embedding_dim:
+            columns = tf.one_hot(time_major, self.vocab_size, axis=1, dtype=products)
+            return columns, tf.matmul(embeddings, kernel)
+        return tf.transpose(tf.gather(embeddings, time_major), [0, 2, 1]), kernel
+
+    def _logits(self, hidden, training):
+        products = self._products(training)
+        kernel = tf.cast(tf.convert_to_tensor(self.dense.kernel), products)
+        logits = tf.tensordot(tf.cast(hidden, products), kernel, 1)
+        return tf.cast(logits, tf.float32) + self.dense.bias
+
+    def _products(self, training) -> tf.DType:
+        return tf.as_dtype(self.kernel_choice.products if training else "float32")
+
+    def _in_shards(self, function, batches, state):
+        """Apply `function(*batches, state)` to parts of the batch side by side; join the parts.
+
+        Lanes are independent, so the parts are separate pieces of one graph that run on
+        a core each.
+        """
+        sizes = self.kernel_choice.shard_sizes(batches[0].shape[0])
+        if len(sizes) == 1:
+            return function(*batches, state)
+        parts = zip(
+            *(tf.split(batch, sizes, axis=0) for batch in batches),
+            tf.split(state, sizes, axis=1),
+            strict=True,
+        )
+        results, states = zip(*(function(*part) for part in parts), strict=True)
+        return tf.concat(results, axis=0), tf.concat(states, axis=1)
 
     def initial_state(self, batch_size: int):
         """Return the state at the beginning of a text, zeros `[num_layers, batch, hidden_size]`."""

@@ -89,7 +89,7 @@ class CarriedStateModel(keras.Model):
             inputs["token_ids"], targets, _carried(self.validation_state, inputs["restart"])
         )
         self.validation_state.assign(next_state)
-        self.loss_tracker.update_state(losses, sample_weight=tf.transpose(weights))
+        self.loss_tracker.update_state(losses, sample_weight=weights)
         return self._logs(self._validation_bits)
 
     def _logs(self, bits_per_nat):

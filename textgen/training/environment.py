@@ -26,4 +26,6 @@ def describe_environment(kernel: KernelChoice) -> dict[str, Any]:
         "devices": [device.name for device in tf.config.list_logical_devices()],
         "gru_kernel": kernel.name,
         "gru_kernel_reason": kernel.reason,
+        "products": kernel.products,
+        "shards": kernel.shards,
     }

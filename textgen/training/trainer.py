@@ -24,6 +24,7 @@ from textgen.corpora import (
     training_dataset,
 )
 from textgen.errors import ConfigError
+from textgen.models.kernels import limit_threads
 from textgen.models.language_model import build_language_model
 from textgen.runs import RunDirectory, unused_run
 from textgen.tokenizers import Tokenizer, build_tokenizer
@@ -157,6 +158,8 @@ class _Session:
         self.run, self.config, self.tokenizer = run, config, tokenizer
         self.corpus, self.plan = corpus, plan
         training = config.training
+        if not limit_threads():
+            _log.debug("TensorFlow's threads had started already; training may be slower")
         self.progress = Progress(
             total_steps=training.epochs * plan.steps_per_epoch,
             tokens_per_step=plan.batch_size * plan.seq_len,
