@@ -38,7 +38,13 @@ def random_run(path: Path, hidden_size: int) -> RunDirectory:
     gates = 3 * hidden_size
     weights = ModelWeights(
         embedding=normal(66, 256),
-        gru=(GruWeights(normal(256, gates), normal(hidden_size, gates), normal(2, gates)),),
+        gru=(
+            GruWeights(
+                kernel=normal(256, gates),
+                recurrent_kernel=normal(hidden_size, gates),
+                bias=normal(2, gates),
+            ),
+        ),
         dense_kernel=normal(hidden_size, 66),
         dense_bias=normal(66),
     )
@@ -50,8 +56,9 @@ def random_run(path: Path, hidden_size: int) -> RunDirectory:
     return run
 
 
-def measure(command: list[str]) -> tuple[float, float]:
-    """Run a process to its end; return its seconds and its peak resident MiB."""
+def measure(words: str) -> tuple[float, float]:
+    """Run Python with `words` to its end; return its seconds and its peak resident MiB."""
+    command = [sys.executable, *words.split()]
     begun = time.perf_counter()
     process = subprocess.Popen(
         command, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -60,7 +67,7 @@ def measure(command: list[str]) -> tuple[float, float]:
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - begun
     if status or len(text) < _LENGTH:
-        raise SystemExit(f"{' '.join(command)} ended with status {status}")
+        raise SystemExit(f"python {words} ended with status {status}")
     return seconds, usage.ru_maxrss / 1024
 
 
@@ -72,20 +79,19 @@ def main() -> None:
         for hidden_size in (1024,) if flags.quick else (256, 1024):
             run = random_run(Path(folder) / str(hidden_size), hidden_size)
             commands = {
-                "textgen": [sys.executable, "generate.py", str(run.path), "--prompt", "THE "]
-                + ["--max-new-tokens", str(_LENGTH)],
-                "TensorFlow tutorial": [sys.executable, "-m", "benchmarks.peers.tensorflow_tutorial"]
-                + ["--hidden-size", str(hidden_size), "--length", str(_LENGTH)],
+                "textgen": f"generate.py {run.path} --prompt THE --max-new-tokens {_LENGTH}",
+                "TensorFlow tutorial": "-m benchmarks.peers.tensorflow_tutorial "
+                f"--hidden-size {hidden_size} --length {_LENGTH}",
             }
             measurements += _compare(f"hidden {hidden_size}", commands)
     report(measurements, flags.json)
 
 
-def _compare(case: str, commands: dict[str, list[str]]) -> list[Measurement]:
+def _compare(case: str, commands: dict[str, str]) -> list[Measurement]:
     runs: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
     for _ in range(_RUNS):
-        for name, command in commands.items():
-            runs[name].append(measure(command))
+        for name, words in commands.items():
+            runs[name].append(measure(words))
     return [
         Measurement(f"{case}, {what}", name, statistics.median(r[i] for r in results), unit)
         for i, what, unit in ((0, "shell to text", "s"), (1, "peak memory", "MiB"))

@@ -15,10 +15,10 @@ PACKAGE = ROOT / "textgen"
 
 # earlier names are lower; the names of one line may import those before them on it
 FLOORS = [
-    ["errors", "storage", "metrics", "config", "presets"],
+    ["errors", "startup", "storage", "metrics", "config", "presets"],
     ["tokenizers", "corpora"],
     ["models", "runs"],
-    ["generation", "training", "evaluation", "bundle"],
+    ["generation", "training", "evaluation", "inspection", "bundle"],
     ["cli"],
 ]
 ORDER = [name for floor in FLOORS for name in floor]

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -24,7 +25,7 @@ def test_a_write_that_dies_leaves_the_old_content(tmp_path, monkeypatch):
     def die(*_):
         raise OSError("the machine died")
 
-    monkeypatch.setattr(os, "replace", die)
+    monkeypatch.setattr(Path, "replace", die)
     with pytest.raises(OSError, match="died"):
         write_atomically(path, b"new content")
     assert path.read_bytes() == b"old"
@@ -52,9 +53,7 @@ def test_a_missing_run_says_so():
         textgen.load("nowhere")
 
 
-@pytest.mark.parametrize(
-    "name", ["config.json", "model.safetensors", "tokenizer/tokenizer.json"]
-)
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer/tokenizer.json"])
 def test_an_incomplete_run_says_what_is_missing(tiny_run, tmp_path, name):
     copy = _copy(tiny_run, tmp_path)
     (copy.path / name).unlink()

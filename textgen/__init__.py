@@ -74,6 +74,8 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for."""
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if _MODULE_OF[name] == "textgen.training":
+        importlib.import_module("textgen.startup").import_tensorflow_quietly()
     return getattr(importlib.import_module(_MODULE_OF[name]), name)
 
 

@@ -78,9 +78,7 @@ class Bundle:
         unknown: UnknownPolicy = "error",
     ) -> Iterator[str]:
         """Yield one text piece by piece while it is written; never a part of a character."""
-        return stream(
-            self.engine, self.tokenizer, prompt, sampling or SamplingConfig(), unknown
-        )
+        return stream(self.engine, self.tokenizer, prompt, sampling or SamplingConfig(), unknown)
 
     def score(self, text: str, *, unknown: UnknownPolicy = "error") -> TextScore:
         """Return what the model pays for `text`, in one pass with carried state."""
@@ -109,6 +107,9 @@ def load(run_dir: str | Path, *, engine: EngineName = "auto") -> Bundle:
     Args:
         run_dir: The run directory, wherever it was moved to.
         engine: Which implementation computes; all compute the same.
+
+    Returns:
+        The model, ready to write and to score.
 
     Raises:
         RunError: The run is missing, incomplete, damaged, of a newer schema, or its

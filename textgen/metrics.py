@@ -65,6 +65,4 @@ class TextScore:
 
 def score_from_loss(loss: float, tokens: int, characters: int, bytes_: int) -> TextScore:
     """Return the score of a text whose mean loss is `loss` nats per token."""
-    return TextScore(
-        total_nats=loss * tokens, tokens=tokens, characters=characters, bytes=bytes_
-    )
+    return TextScore(total_nats=loss * tokens, tokens=tokens, characters=characters, bytes=bytes_)

@@ -115,14 +115,19 @@ class RunDirectory:
         write_json_atomically(self.path / "config.json", config.to_dict())
 
     def read_config(self) -> RunConfig:
-        """Return the configuration the run was made from.
+        """Read `config.json`.
+
+        Returns:
+            The configuration the run was made from.
 
         Raises:
             RunError: No run lies at the path, its configuration cannot be read, or it
                 was written by a newer textgen.
         """
         if not self.path.is_dir():
-            raise RunError(f"No run directory at {self.path}. Pass the path of one, or train first.")
+            raise RunError(
+                f"No run directory at {self.path}. Pass the path of one, or train first."
+            )
         try:
             return RunConfig.from_dict(self._read_json("config.json"))
         except ConfigError as error:
@@ -172,7 +177,13 @@ class RunDirectory:
         write_atomically(self.weights_path, serialize_weights(weights, tokenizer.fingerprint()))
 
     def read_weights(self, tokenizer: Tokenizer) -> ModelWeights:
-        """Return the best weights.
+        """Read `model.safetensors`.
+
+        Args:
+            tokenizer: The run's tokenizer.
+
+        Returns:
+            The best weights.
 
         Raises:
             RunError: They are missing, damaged, or were trained with another tokenizer.
@@ -215,14 +226,22 @@ class RunDirectory:
 
 
 def newest_run(folder: Path = RUNS_FOLDER) -> RunDirectory:
-    """Return the run in `folder` that was started last.
+    """Find the run that was started last.
+
+    Args:
+        folder: Where the runs lie.
+
+    Returns:
+        The run.
 
     Raises:
         RunError: There is none.
     """
     configs = sorted(folder.glob("*/config.json"), key=lambda path: path.stat().st_mtime_ns)
     if not configs:
-        raise RunError(f"No run in {folder}/. Train one first, or pass the path of a run directory.")
+        raise RunError(
+            f"No run in {folder}/. Train one first, or pass the path of a run directory."
+        )
     return RunDirectory(configs[-1].parent)
 
 

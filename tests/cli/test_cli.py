@@ -184,7 +184,7 @@ def test_ctrl_c_saves_and_ends_with_130_and_resume_goes_on(corpus_file, tmp_path
     command = [sys.executable, str(ROOT / "train.py"), str(corpus_file), *SMALL]
     command += ["--epochs", "100000", "--run-dir", str(run)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    _wait_for(lambda: (run / "metrics.jsonl").exists())
+    _wait_for((run / "metrics.jsonl").exists)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -202,7 +202,7 @@ def test_a_process_that_is_killed_leaves_a_run_that_goes_on(corpus_file, tmp_pat
     command = [sys.executable, str(ROOT / "train.py"), str(corpus_file), *SMALL]
     command += ["--epochs", "100000", "--run-dir", str(run)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    _wait_for(lambda: (run / "checkpoints" / "latest.safetensors").exists())
+    _wait_for((run / "checkpoints" / "latest.safetensors").exists)
     process.kill()
     process.wait()
     copy = shutil.copytree(run, tmp_path / "copy")

@@ -74,9 +74,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tiny_confi
 
 
 @pytest.mark.parametrize("validate_every", [None, 7])
-def test_a_run_that_was_interrupted_resumes_to_the_bit(
-    tiny_config, text, tmp_path, validate_every
-):
+def test_a_run_that_was_interrupted_resumes_to_the_bit(tiny_config, text, tmp_path, validate_every):
     config = _with_training(tiny_config, validate_every=validate_every)
     whole = train(config, tmp_path / "whole", text=text)
     with pytest.raises(KeyboardInterrupt):
@@ -120,14 +118,14 @@ def test_a_damaged_or_missing_checkpoint_is_refused(tiny_run, tmp_path):
         resume(copy.path)
 
 
-def test_best_weights_are_kept_and_patience_ends_a_run_that_gets_worse(
-    tiny_config, text, tmp_path
-):
+def test_best_weights_are_kept_and_patience_ends_a_run_that_gets_worse(tiny_config, text, tmp_path):
     class Spoil(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
             if epoch >= 2:
                 dense = self.model.language_model.dense
-                dense.bias.assign(100.0 * np.random.default_rng(epoch).normal(size=dense.bias.shape))
+                dense.bias.assign(
+                    100.0 * np.random.default_rng(epoch).normal(size=dense.bias.shape)
+                )
 
     config = _with_training(tiny_config, epochs=20, patience=2)
     run = train(config, tmp_path / "run", text=text, callbacks=[Spoil()])
@@ -139,9 +137,7 @@ def test_best_weights_are_kept_and_patience_ends_a_run_that_gets_worse(
     assert score.loss == pytest.approx(best["validation_loss"], rel=1e-5)
 
 
-def test_time_ends_a_run_with_a_validation_and_the_schedule_at_its_end(
-    tiny_config, text, tmp_path
-):
+def test_time_ends_a_run_with_a_validation_and_the_schedule_at_its_end(tiny_config, text, tmp_path):
     config = _with_training(tiny_config, epochs=10_000, max_minutes=0.05)
     run = train(config, tmp_path / "run", text=text)
     last = run.read_metrics()[-1]
@@ -208,7 +204,5 @@ def test_tensorboard_gets_its_events_and_the_environment_is_recorded(tiny_run):
         (0, 4, 10, [FitStretch(0, 1, 4)]),
     ],
 )
-def test_stretches_keep_validations_at_multiples_of_the_interval(
-    first, total, interval, stretches
-):
+def test_stretches_keep_validations_at_multiples_of_the_interval(first, total, interval, stretches):
     assert list(fit_stretches(first, total, interval)) == stretches

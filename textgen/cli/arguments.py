@@ -41,6 +41,9 @@ def parse(command: type[T], arguments: Sequence[str], *, prog: str, default: T |
         prog: What the user typed, for the help text.
         default: Values for what the words leave out; None: the dataclass's own.
 
+    Returns:
+        The dataclass, its checks passed.
+
     Raises:
         ConfigError: A flag is unknown or its value does not fit.
         SystemExit: `--help` was asked for and has been printed.
@@ -86,6 +89,9 @@ def run_and_rest(words: Sequence[str]) -> tuple[RunDirectory, list[str]]:
 
     Args:
         words: Positional arguments. The first is a RUN unless it is `-` or an existing file.
+
+    Returns:
+        The run, and the words behind it.
     """
     if words and words[0] != "-" and not Path(words[0]).is_file():
         return RunDirectory(Path(words[0])), list(words[1:])

@@ -16,28 +16,24 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 class ProgressBar(keras.callbacks.Callback):
     """Shows loss, bits per character, tokens per second and time left on stderr.
 
-    In a file or a pipe, where a bar cannot move, only the line after each validation
-    appears.
+    A context manager: the bar is there while it is open. In a file or a pipe, where a
+    bar cannot move, only the line after each validation appears.
     """
 
     def __init__(self):
         super().__init__()
-        self._bar = None
+        columns = BarColumn(bar_width=24), TextColumn("{task.description}")
+        self._bar = Progress(*columns, console=console, transient=True)
+        self._task = self._bar.add_task("starting", total=1.0)
         self._shown_at = 0.0
         self._first = (0, 0.0)
 
-    def on_train_begin(self, logs=None):
-        """Show the empty bar."""
-        if self._bar is not None:
-            return
-        self._bar = Progress(
-            BarColumn(bar_width=24),
-            TextColumn("{task.description}"),
-            console=console,
-            transient=True,
-        )
-        self._task = self._bar.add_task("starting", total=1.0)
+    def __enter__(self):
         self._bar.start()
+        return self
+
+    def __exit__(self, *_):
+        self._bar.stop()
 
     def on_epoch_begin(self, epoch, logs=None):
         """Start measuring the throughput anew."""
@@ -78,11 +74,6 @@ class ProgressBar(keras.callbacks.Callback):
             f"{logs['val_bits_per_char']:.3f} bits/char{best}"
         )
 
-    def close(self):
-        """Take the bar away."""
-        if self._bar is not None:
-            self._bar.stop()
-
 
 class SampleWriter(keras.callbacks.Callback):
     """Writes a short text after each validation: to `samples/`, and to stderr.
@@ -107,9 +98,7 @@ class SampleWriter(keras.callbacks.Callback):
         if not self._sampling.max_new_tokens:
             return
         engine = make_engine("auto", self.model.language_model.model_weights())
-        (text,) = generate(
-            engine, self._tokenizer, self._prompt, self._sampling, unknown="skip"
-        )
+        (text,) = generate(engine, self._tokenizer, self._prompt, self._sampling, unknown="skip")
         self.run.write_sample(self.model.progress.step, self._prompt + text)
         shown = (self._prompt + text).replace("\n", "\n    ")
         console.print(f"    {shown}", style="dim", markup=False)

@@ -23,9 +23,7 @@ class ScoreCommand:
     text, as `train` reads them.
     """
 
-    words: Annotated[
-        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN FILE")
-    ] = ()
+    words: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN FILE")] = ()
     """A run directory; and text files, or - for standard input."""
     split: Literal["validation", "train"] | None = None
     """Score a split of the run's own corpus instead of files."""

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from textgen.cli.arguments import parse
-from textgen.cli.startup import import_tensorflow_quietly
 from textgen.config import RunConfig
 from textgen.errors import ConfigError
 from textgen.presets import get_preset
 from textgen.runs import RunDirectory, newest_run, unused_run
+from textgen.startup import import_tensorflow_quietly
 
 _log = logging.getLogger("textgen")
 
@@ -40,15 +40,14 @@ def run(arguments: list[str], prog: str) -> int:
     from textgen.cli.progress import ProgressBar, SampleWriter
     from textgen.training import resume, train
 
-    callbacks = [ProgressBar(), SampleWriter(target)]
     _log.info("run: %s", target.path)
     try:
-        if command.resume:
-            resume(target.path, training=command.config.training, callbacks=callbacks)
-        else:
-            train(
-                command.config, target.path, overwrite=command.overwrite, callbacks=callbacks
-            )
+        with ProgressBar() as bar:
+            callbacks = [bar, SampleWriter(target)]
+            if command.resume:
+                resume(target.path, training=command.config.training, callbacks=callbacks)
+            else:
+                train(command.config, target.path, overwrite=command.overwrite, callbacks=callbacks)
     except KeyboardInterrupt:
         _log.info("stopped; go on with: %s --resume --run-dir %s", prog, target.path)
         return 130

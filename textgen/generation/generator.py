@@ -18,7 +18,7 @@ from textgen.generation.sampling import pick, pick_greedy, step_uniforms
 from textgen.tokenizers.base import TextDecoder, Tokenizer
 
 
-def generate(  # noqa: PLR0917 - the order of a request: model, text, how, how many
+def generate(
     engine: Engine,
     tokenizer: Tokenizer,
     prompt: str,

@@ -21,8 +21,8 @@ def row_uniforms(seed: int, row: int) -> Iterator[float]:
         seed: The request's seed, in `[0, 2**64)`.
         row: Index of the sample within the request, in `[0, 2**64)`.
 
-    Returns:
-        An iterator of float64 in `[0, 1)`; it depends on `seed` and `row` alone.
+    Yields:
+        Float64 in `[0, 1)`; the stream depends on `seed` and `row` alone.
 
     Source: Salmon et al. 2011, "Parallel Random Numbers: As Easy as 1, 2, 3" (Philox).
     """
@@ -38,8 +38,8 @@ def step_uniforms(seed: int, num_rows: int) -> Iterator[NDArray[np.float64]]:
         seed: The request's seed, in `[0, 2**64)`.
         num_rows: Number of samples drawn side by side.
 
-    Returns:
-        An iterator of `[num_rows]`; entry `r` runs through `row_uniforms(seed, r)`.
+    Yields:
+        `[num_rows]` float64; entry `r` runs through `row_uniforms(seed, r)`.
     """
     generators = [_row_generator(seed, row) for row in range(num_rows)]
     while True:

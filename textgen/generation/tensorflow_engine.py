@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from textgen.config import ModelConfig
 from textgen.models.weights import ModelWeights
+from textgen.startup import import_tensorflow_quietly
 
 Array = NDArray[np.float32]
 
@@ -23,6 +24,7 @@ class TensorFlowEngine:
     """
 
     def __init__(self, weights: ModelWeights) -> None:
+        import_tensorflow_quietly()
         import tensorflow as tf
 
         from textgen.models.language_model import build_language_model

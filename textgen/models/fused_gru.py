@@ -25,7 +25,15 @@ those of `h @ recurrent_kernel + bias[1]`:
 import tensorflow as tf
 
 
-def fused_gru(inputs, initial_state, kernel, recurrent_kernel, bias, *, products=None):
+def fused_gru(
+    inputs: tf.Tensor,
+    initial_state: tf.Tensor,
+    kernel: tf.Tensor,
+    recurrent_kernel: tf.Tensor,
+    bias: tf.Tensor,
+    *,
+    products: tf.DType | None = None,
+) -> tf.Tensor:
     """Run a GRU over all time steps.
 
     Args:
@@ -76,13 +84,18 @@ def fused_gru(inputs, initial_state, kernel, recurrent_kernel, bias, *, products
 class _Kept:
     """What the backward loop reads: one `[hidden_size, batch]` tensor a step in each list.
 
+    Args:
+        time: Number of steps.
+        state: The initial state.
+        products: Dtype of the matrix products.
+
     Attributes:
         states: The states, the initial one first: one more than there are steps.
         previous: The state before each step, in the dtype of the products.
         gates: `z`, `r`, `c` and `u_c`.
     """
 
-    def __init__(self, time, state, products):
+    def __init__(self, time: tf.Tensor, state: tf.Tensor, products: tf.DType):
         self.states = _list(time + 1, state.shape, state.dtype)
         self.previous = _list(time, state.shape, products)
         self.gates = [_list(time, state.shape, state.dtype) for _ in range(4)]

@@ -47,7 +47,7 @@ class GRU(keras.layers.Layer):
         """The input kernel, `[features, 3 * hidden_size]`, gates in the order z, r, candidate."""
         return tf.convert_to_tensor(self.gru.cell.kernel)
 
-    def call(self, inputs, initial_state):
+    def call(self, inputs: tf.Tensor, initial_state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Run the layer.
 
         Args:
@@ -63,7 +63,13 @@ class GRU(keras.layers.Layer):
         states, last = self.run_fused(features_first, tf.transpose(initial_state), self.kernel)
         return tf.transpose(states, [2, 0, 1]), tf.transpose(last)
 
-    def run_fused(self, inputs, initial_state, kernel, products=None):
+    def run_fused(
+        self,
+        inputs: tf.Tensor,
+        initial_state: tf.Tensor,
+        kernel: tf.Tensor,
+        products: tf.DType | None = None,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Run the fused kernel in its own layout, which the layers above share.
 
         Args:

@@ -43,9 +43,7 @@ class LanguageModel(keras.Model):
         # one mask for all steps of a window, in the layout of either kernel
         locked = (1, None, None) if kernel.name == "fused" else (None, 1, None)
         self.dropouts = [
-            keras.layers.Dropout(
-                config.dropout, noise_shape=locked, seed=seed + 10 * (i + 1) + 5
-            )
+            keras.layers.Dropout(config.dropout, noise_shape=locked, seed=seed + 10 * (i + 1) + 5)
             for i in range(config.num_layers)
         ]
         self.dense = keras.layers.Dense(
@@ -63,7 +61,9 @@ class LanguageModel(keras.Model):
         self.dense.build((None, None, self.config.hidden_size))
         self.built = True
 
-    def call(self, token_ids, state, training=False):
+    def call(
+        self, token_ids: tf.Tensor, state: tf.Tensor, training: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Predict the token after each position.
 
         Args:
@@ -81,14 +81,19 @@ class LanguageModel(keras.Model):
 
         return self._in_shards(predict, [token_ids], state)
 
-    def token_losses(self, token_ids, targets, state, training=False):
-        """Return the cross-entropy of each target in nats, `[batch, time]`, and the next state.
+    def token_losses(
+        self, token_ids: tf.Tensor, targets: tf.Tensor, state: tf.Tensor, training: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Measure how well each target was predicted.
 
         Args:
             token_ids: `[batch, time]` integers.
             targets: `[batch, time]` integers, the token after each.
             state: `[num_layers, batch, hidden_size]` float32.
             training: Whether dropout acts, and products take the training precision.
+
+        Returns:
+            The cross-entropies in nats, `[batch, time]`, and the next state.
         """
 
         def lose(token_ids, targets, state):

@@ -3,8 +3,8 @@
 Each is a plain Keras callback with one duty; `training_callbacks` puts them in the
 order they depend on. They share one `Progress`. A user's own callbacks run after them
 and find `loss` and `bits_per_char` in the logs, and both again with `val_` in front
-after a validation. For Keras an "epoch" is the stretch between two validations, which is a pass over the
-corpus unless `validate_every` says otherwise.
+after a validation. For Keras an "epoch" is the stretch between two validations, which
+is a pass over the corpus unless `validate_every` says otherwise.
 """
 
 import math
@@ -148,7 +148,9 @@ class SaveCheckpoints(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Save if the last checkpoint is old."""
-        due = self.minutes is not None and self.progress.seconds - self._saved_at > 60 * self.minutes
+        due = (
+            self.minutes is not None and self.progress.seconds - self._saved_at > 60 * self.minutes
+        )
         if due:
             self._save()
 

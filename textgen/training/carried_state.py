@@ -43,18 +43,14 @@ class CarriedStateModel(keras.Model):
         self.language_model = language_model
         self.progress = progress
         self._train_bits = _bits_per_char(len(corpus.train), corpus.train_characters)
-        self._validation_bits = _bits_per_char(
-            len(corpus.validation), corpus.validation_characters
-        )
+        self._validation_bits = _bits_per_char(len(corpus.validation), corpus.validation_characters)
         self.training_state = self._state_variable(batch_size, "training_state")
         self.validation_state = self._state_variable(validation_lanes, "validation_state")
         self.loss_tracker = keras.metrics.Mean(name="loss")
         self.built = True
 
     def _state_variable(self, lanes: int, name: str) -> keras.Variable:
-        return keras.Variable(
-            self.language_model.initial_state(lanes), trainable=False, name=name
-        )
+        return keras.Variable(self.language_model.initial_state(lanes), trainable=False, name=name)
 
     @property
     def metrics(self):

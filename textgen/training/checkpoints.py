@@ -23,7 +23,9 @@ _SCHEMA_VERSION = 1
 
 def save_checkpoint(path: Path, model: keras.Model, progress: Progress) -> None:
     """Write the whole training state of `model` to `path`, atomically."""
-    tensors = {name: np.asarray(variable.numpy()) for name, variable in _named_variables(model).items()}
+    tensors = {
+        name: np.asarray(variable.numpy()) for name, variable in _named_variables(model).items()
+    }
     metadata = {
         "schema_version": str(_SCHEMA_VERSION),
         "progress": json.dumps(progress.to_dict()),
@@ -45,9 +47,7 @@ def load_checkpoint(path: Path, model: keras.Model, progress: Progress) -> None:
     tensors, kept = _read(path)
     variables = _named_variables(model)
     if set(tensors) != set(variables):
-        raise RunError(
-            f"{path} belongs to a model of another shape. Train anew with --overwrite."
-        )
+        raise RunError(f"{path} belongs to a model of another shape. Train anew with --overwrite.")
     for name, variable in variables.items():
         if tuple(variable.shape) != tensors[name].shape:
             raise RunError(

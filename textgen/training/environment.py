@@ -13,10 +13,13 @@ _PACKAGES = ("tensorflow", "keras", "numpy", "sentencepiece", "tensorflow-datase
 
 
 def describe_environment(kernel: KernelChoice) -> dict[str, Any]:
-    """Return plain values for `environment.json`.
+    """Describe the machine and its software.
 
     Args:
         kernel: The GRU kernel that runs.
+
+    Returns:
+        Plain values for `environment.json`.
     """
     return {
         "python": platform.python_version(),

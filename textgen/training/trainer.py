@@ -138,9 +138,7 @@ def _prepare(config: RunConfig, text: str | None) -> tuple[Tokenizer, TokenizedC
 def _plan(config: TrainingConfig, corpus: TokenizedCorpus) -> LanePlan:
     plan = plan_lanes(len(corpus.train), config.batch_size, config.seq_len, config.seed)
     if plan.batch_size < config.batch_size:
-        _log.info(
-            "the corpus is short: %d lanes instead of %d", plan.batch_size, config.batch_size
-        )
+        _log.info("the corpus is short: %d lanes instead of %d", plan.batch_size, config.batch_size)
     return plan
 
 

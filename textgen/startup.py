@@ -1,4 +1,4 @@
-"""Importing TensorFlow without its start-up chatter on the user's terminal."""
+"""Importing TensorFlow without its start-up chatter on the user's terminal or notebook."""
 
 import importlib
 import os
@@ -12,6 +12,8 @@ def import_tensorflow_quietly() -> None:
     The lines about oneDNN and missing CUDA drivers come from C++ before any log level
     is read, so the file descriptor itself is turned away meanwhile.
     """
+    if "tensorflow" in sys.modules:
+        return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     kept = os.dup(2)
