@@ -16,7 +16,7 @@ check: $(VENV)/.installed-dev
 	$(RUN_PYTHON) -m ruff check .
 	$(RUN_PYTHON) -m ruff format --check .
 	$(RUN_PYTHON) -m mypy textgen
-	$(RUN_PYTHON) -m pydoclint textgen
+	$(VENV)/bin/pydoclint --quiet textgen
 
 clean:
 	rm -rf $(VENV)

@@ -23,7 +23,9 @@ class ProgressBar(keras.callbacks.Callback):
     def __init__(self):
         super().__init__()
         columns = BarColumn(bar_width=24), TextColumn("{task.description}")
-        self._bar = Progress(*columns, console=console, transient=True)
+        self._bar = Progress(
+            *columns, console=console, transient=True, disable=not console.is_terminal
+        )
         self._task = self._bar.add_task("starting", total=1.0)
         self._shown_at = 0.0
         self._first = (0, 0.0)
