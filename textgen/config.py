@@ -20,6 +20,8 @@ from textgen.errors import ConfigError
 SCHEMA_VERSION = 1
 
 UnknownPolicy = Literal["error", "skip", "unk"]
+GruKernel = Literal["auto", "cudnn", "fused", "reference"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def _require(ok: bool, name: str, limit: str, received: object) -> None:
@@ -91,10 +93,15 @@ class ModelConfig:
     dropout: float = 0.2
     """Share of each GRU layer's outputs dropped in training, the same all along a window."""
 
+    weight_drop: float = 0.0
+    """Share of each recurrent kernel's entries dropped in a training step."""
+
     def __post_init__(self) -> None:
         for name in ("embedding_dim", "hidden_size", "num_layers"):
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        _require(0 <= self.dropout < 1, "dropout", "at least 0 and below 1", self.dropout)
+        for name in ("dropout", "weight_drop"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, name, "at least 0 and below 1", value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +138,10 @@ class TrainingConfig:
     """Tokens of the sample after each validation; 0 writes none."""
     seed: int = 1
     """Seed of weights, window offsets and dropout."""
+    gru_kernel: GruKernel = "auto"
+    """Which GRU computes; auto: cuDNN on a GPU, else the fused kernel for CPUs."""
+    precision: Precision = "auto"
+    """Dtype of a training step's matrix products; auto: bfloat16 if the CPU has a unit for it."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "seq_len", "epochs"):

@@ -1,6 +1,7 @@
 """The GRU layer: its kernels against each other, against Keras, and against float64 NumPy."""
 
 import sys
+from dataclasses import replace
 from functools import partial
 
 import keras
@@ -8,11 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from textgen.config import ModelConfig
 from textgen.models.fused_gru import fused_gru
 from textgen.models.gru import GRU
-from textgen.models.kernels import KernelChoice, choose_gru_kernel
+from textgen.models.kernels import Execution
 from textgen.models.language_model import build_language_model
+from textgen.models.reference_gru import reference_gru
 from textgen.presets import PRESETS
 
 
@@ -27,16 +28,10 @@ def _arguments(time, batch, features, hidden, seed):
     return values
 
 
-def _plain_loop(inputs, state, kernel, recurrent_kernel, bias):
-    """The equations, a step at a time; TensorFlow differentiates it."""
-    states, state = [], tf.transpose(state)
-    for x in tf.unstack(inputs):
-        x_z, x_r, x_c = tf.split(tf.transpose(x) @ kernel + bias[0], 3, axis=1)
-        u_z, u_r, u_c = tf.split(state @ recurrent_kernel + bias[1], 3, axis=1)
-        z, r = tf.sigmoid(x_z + u_z), tf.sigmoid(x_r + u_r)
-        state = z * state + (1 - z) * tf.tanh(x_c + r * u_c)
-        states.append(tf.transpose(state))
-    return tf.stack(states)
+def _reference(inputs, state, *weights):
+    """The reference kernel, in the layout of the fused one."""
+    states = reference_gru(tf.transpose(inputs, [2, 0, 1]), tf.transpose(state), *weights)
+    return tf.transpose(states, [1, 2, 0])
 
 
 def _outputs_and_gradients(function, arguments, upstream):
@@ -57,7 +52,7 @@ def _relative_error(value, truth):
     "time, batch, features, hidden",
     [(1, 1, 1, 1), (1, 3, 2, 7), (5, 1, 9, 7), (20, 4, 33, 33), (50, 17, 5, 64)],
 )
-def test_fused_kernel_and_its_gradients_equal_the_plain_loop_in_float64(
+def test_fused_kernel_and_its_gradients_equal_the_reference_in_float64(
     time, batch, features, hidden, products, limit
 ):
     seed = np.random.SeedSequence().entropy
@@ -67,14 +62,15 @@ def test_fused_kernel_and_its_gradients_equal_the_plain_loop_in_float64(
     double = [tf.cast(value, tf.float64) for value in single]
     fused = partial(fused_gru, products=tf.as_dtype(products))
     got = _outputs_and_gradients(fused, single, upstream)
-    want = _outputs_and_gradients(_plain_loop, double, upstream)
+    want = _outputs_and_gradients(_reference, double, upstream)
     for value, truth in zip(got, want, strict=True):
         assert value.dtype == tf.float32
         assert _relative_error(value, truth) < limit, f"seed {seed}"
 
 
-def test_the_layer_computes_what_the_keras_layer_with_its_weights_computes():
-    layer = GRU(16, kernel="fused", seed=3)
+@pytest.mark.parametrize("kernel", ["fused", "reference"])
+def test_the_layer_computes_what_the_keras_layer_with_its_weights_computes(kernel):
+    layer = GRU(16, kernel=kernel, seed=3)
     inputs = np.random.default_rng(0).normal(size=(4, 9, 5)).astype("float32")
     state = np.random.default_rng(1).normal(size=(4, 16)).astype("float32")
     outputs, last = layer(tf.constant(inputs), tf.constant(state))
@@ -86,14 +82,6 @@ def test_the_layer_computes_what_the_keras_layer_with_its_weights_computes():
     np.testing.assert_allclose(last, want_last, atol=1e-6)
 
 
-def test_without_a_gpu_the_fused_kernel_is_chosen_with_its_reason():
-    if tf.config.list_logical_devices("GPU"):
-        pytest.skip("a GPU is visible")
-    choice = choose_gru_kernel()
-    assert choice.name == "fused"
-    assert "no GPU" in choice.reason
-
-
 def test_a_lost_cudnn_condition_raises_instead_of_falling_back():
     if tf.config.list_logical_devices("GPU"):
         pytest.skip("a GPU is visible")
@@ -102,12 +90,11 @@ def test_a_lost_cudnn_condition_raises_instead_of_falling_back():
         layer(tf.zeros([2, 3, 5]), tf.zeros([2, 4]))
 
 
-@pytest.mark.parametrize(
-    "shards, batch, sizes",
-    [(2, 64, [32, 32]), (2, 17, [9, 8]), (4, 20, [10, 10]), (2, 15, [15]), (1, 64, [64])],
-)
-def test_a_batch_is_cut_into_equal_shards_that_are_worth_a_core(shards, batch, sizes):
-    assert KernelChoice("fused", "", shards=shards).shard_sizes(batch) == sizes
+@pytest.fixture
+def believed_gpu(monkeypatch):
+    """Make Keras believe in a GPU, so that a graph is traced as it would be there."""
+    keras_rnn = sys.modules["keras.src.backend.tensorflow.rnn"]
+    monkeypatch.setattr(keras_rnn, "_is_gpu_available", lambda: True)
 
 
 def _node_names(function):
@@ -116,24 +103,56 @@ def _node_names(function):
     return names | {node.op for f in graph.library.function for node in f.node_def}
 
 
-@pytest.mark.parametrize("preset", sorted(PRESETS))
-@pytest.mark.parametrize("num_layers", [1, 3])
-def test_with_a_gpu_training_and_prefill_are_traced_with_the_cudnn_kernel(
-    preset, num_layers, monkeypatch
-):
-    keras_rnn = sys.modules["keras.src.backend.tensorflow.rnn"]
-    monkeypatch.setattr(keras_rnn, "_is_gpu_available", lambda: True)
-    sizes = PRESETS[preset]().model
-    config = ModelConfig(hidden_size=8, num_layers=num_layers, dropout=sizes.dropout)
-    model = build_language_model(config, 11, kernel=KernelChoice("cudnn", "made believed"))
-    tokens = tf.zeros([2, 5], tf.int32)
+def _tiny(preset, num_layers, precision="float32", weight_drop=0.5):
+    """A model with the settings of a preset, in small, that runs on a believed GPU."""
+    sizes = replace(
+        PRESETS[preset]().model,
+        embedding_dim=6,
+        hidden_size=8,
+        num_layers=num_layers,
+        weight_drop=weight_drop,
+    )
+    return build_language_model(sizes, 11, execution=Execution(kernel="cudnn", precision=precision))
 
+
+def _training_step(model, tokens):
     @tf.function
     def step():
         with tf.GradientTape() as tape:
             losses, _ = model.token_losses(tokens, tokens, model.initial_state(2), training=True)
         return tape.gradient(losses, model.trainable_variables)
 
+    return step
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+@pytest.mark.parametrize("num_layers", [1, 3])
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("weight_drop", [0.0, 0.5])
+def test_with_a_gpu_training_and_prefill_are_traced_with_the_cudnn_kernel(
+    believed_gpu, preset, num_layers, precision, weight_drop
+):
+    model = _tiny(preset, num_layers, precision, weight_drop)
+    tokens = tf.zeros([2, 5], tf.int32)
     prefill = tf.function(lambda: model(tokens, model.initial_state(2)))
-    assert {"CudnnRNNV3", "CudnnRNNBackpropV3"} <= _node_names(step)
+    assert {"CudnnRNNV3", "CudnnRNNBackpropV3"} <= _node_names(_training_step(model, tokens))
     assert "CudnnRNNV3" in _node_names(prefill)
+
+
+def test_under_a_mirrored_strategy_the_cudnn_kernel_stays(believed_gpu):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        model = _tiny("demo", 2)
+    step = _training_step(model, tf.zeros([2, 5], tf.int32))
+    names = _node_names(tf.function(lambda: strategy.run(step)))
+    assert {"CudnnRNNV3", "CudnnRNNBackpropV3"} <= names
+
+
+def test_float16_reaches_the_cudnn_kernel_and_weights_stay_float32(believed_gpu):
+    model = _tiny("demo", 1, "float16")
+    step = _training_step(model, tf.zeros([2, 5], tf.int32)).get_concrete_function()
+    graph = step.graph.as_graph_def()
+    nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
+    dtypes = {node.attr["T"].type for node in nodes if node.op == "CudnnRNNV3"}
+    assert dtypes == {tf.float16.as_datatype_enum}
+    assert {variable.dtype for variable in model.trainable_variables} == {"float32"}

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from textgen.config import ModelConfig
-from textgen.models.kernels import KernelChoice
+from textgen.models.kernels import Execution
 from textgen.models.language_model import build_language_model
 
 _CONFIG = ModelConfig(embedding_dim=6, hidden_size=10, num_layers=2, dropout=0.5)
@@ -31,7 +31,7 @@ def test_one_pass_equals_two_halves_with_the_state_carried():
 @pytest.mark.parametrize("shards", [1, 2, 3])
 def test_shards_and_one_hot_inputs_change_nothing(embedding_dim, shards):
     config = ModelConfig(embedding_dim=embedding_dim, hidden_size=10, num_layers=2, dropout=0.0)
-    model = build_language_model(config, 9, kernel=KernelChoice("fused", "", shards=shards))
+    model = build_language_model(config, 9, execution=Execution(kernel="fused", shards=shards))
     tokens = _tokens(25, 6)
     logits, state = model(tokens, model.initial_state(25))
     hidden, last = model.embedding(tokens), []
@@ -55,7 +55,7 @@ def test_token_losses_are_the_cross_entropy_of_the_logits():
 def test_bfloat16_products_change_a_training_step_little_and_evaluation_not_at_all():
     config = ModelConfig(embedding_dim=6, hidden_size=64, dropout=0.0)
     rounded, exact = (
-        build_language_model(config, 9, kernel=KernelChoice("fused", "", products=products))
+        build_language_model(config, 9, execution=Execution(kernel="fused", precision=products))
         for products in ("bfloat16", "float32")
     )
     tokens, state = _tokens(4, 30), exact.initial_state(4)
@@ -68,12 +68,13 @@ def test_bfloat16_products_change_a_training_step_little_and_evaluation_not_at_a
 def test_dropout_acts_in_training_alone_and_is_locked_along_the_window():
     model = build_language_model(_CONFIG, 9)
     tokens = _tokens(4, 16)
-    hidden, _ = model.hidden_states(tokens, model.initial_state(4), training=True)
+    state, kernels = model.initial_state(4), model.recurrent_kernels()
+    hidden, _ = model.hidden_states(tokens, state, kernels, training=True)
     dropped = tf.cast(hidden, tf.float32).numpy() == 0
     assert dropped.any() and not dropped.all()
     assert (dropped == dropped[:, :1]).all()
     assert (dropped[0] != dropped[1]).any()
-    still, _ = model.hidden_states(tokens, model.initial_state(4))
+    still, _ = model.hidden_states(tokens, state, kernels)
     assert (still.numpy() != 0).all()
 
 

@@ -1,36 +1,45 @@
-"""Which implementation of the GRU runs, decided once and with its reason.
+"""Which implementation of the GRU runs and in which precision, decided once, with reasons.
 
-`cudnn` is NVIDIA's kernel, `fused` is ours for CPUs (`fused_gru`). Both compute
-the same function of the same weights, so a checkpoint moves freely between them.
+`cudnn` is NVIDIA's kernel, `fused` is ours for CPUs (`fused_gru`), `reference` a plain
+loop. All compute the same function of the same weights, so a checkpoint moves freely
+between them. What was asked for and cannot run is an error that names what is missing;
+nothing falls back in silence.
 """
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import tensorflow as tf
 
-GruKernel = Literal["cudnn", "fused"]
+from textgen.config import GruKernel, Precision
+from textgen.errors import DeviceError
 
-# A lane fewer than this a core and the forks cost more than the second core brings.
+# With fewer lanes than this a core, the forks cost more than the second core brings.
 _MIN_LANES_PER_SHARD = 8
+_BFLOAT16_UNITS = ("amx_bf16", "avx512_bf16")
+_CPU_FLAGS = Path("/proc/cpuinfo")
+_INSTALL_CUDA = 'pip install "tensorflow[and-cuda]" on a machine with an NVIDIA GPU and its driver'
 
 
-@dataclass(frozen=True)
-class KernelChoice:
-    """The kernel that runs, and why.
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How a model is computed.
 
     Attributes:
-        name: `"cudnn"` or `"fused"`.
-        reason: One sentence for the log and for `environment.json`.
-        products: Dtype of the matrix products of a training step; evaluation keeps float32.
+        kernel: `"cudnn"`, `"fused"` or `"reference"`.
+        kernel_reason: Why, in a few words, for the log and for `environment.json`.
+        precision: Dtype of the matrix products of a training step. Weights, gates,
+            states, loss and all of evaluation stay float32; only `"float16"` covers the
+            whole cuDNN layer, in evaluation too.
+        precision_reason: Why.
         shards: Parts of a batch that run side by side, each on one core.
     """
 
-    name: GruKernel
-    reason: str
-    products: str = "float32"
+    kernel: str
+    kernel_reason: str = "asked for"
+    precision: str = "float32"
+    precision_reason: str = "asked for"
     shards: int = 1
 
     def shard_sizes(self, batch_size: int | None) -> list[int | None]:
@@ -42,13 +51,44 @@ class KernelChoice:
         return [whole + (i < rest) for i in range(shards)]
 
 
-def choose_gru_kernel() -> KernelChoice:
-    """Return the fastest kernel that this machine can run."""
-    if gpus := tf.config.list_logical_devices("GPU"):
-        return KernelChoice("cudnn", f"{len(gpus)} GPU(s) visible to TensorFlow")
-    products, unit = _fast_products()
-    reason = f"no GPU is visible to TensorFlow; {products} products: {unit}"
-    return KernelChoice("fused", reason, products, os.cpu_count() or 1)
+def choose_execution(kernel: GruKernel = "auto", precision: Precision = "auto") -> Execution:
+    """Decide how a model is computed on this machine.
+
+    Args:
+        kernel: What was asked for; `"auto"`: cuDNN on a GPU, else the fused kernel.
+        precision: What was asked for; `"auto"`: bfloat16 where a CPU has a unit for it
+            and the fused kernel runs, else float32.
+
+    Returns:
+        The decision with its reasons.
+
+    Raises:
+        DeviceError: What was asked for cannot run here; the message names what is missing.
+    """
+    name, kernel_reason = _kernel(kernel)
+    dtype, precision_reason = _precision(precision, name)
+    shards = (os.cpu_count() or 1) if name == "fused" and not gpu_names() else 1
+    return Execution(
+        kernel=name,
+        kernel_reason=kernel_reason,
+        precision=dtype,
+        precision_reason=precision_reason,
+        shards=shards,
+    )
+
+
+def gpu_names() -> list[str]:
+    """Return the GPUs that TensorFlow can use."""
+    return [device.name for device in tf.config.list_logical_devices("GPU")]
+
+
+def bfloat16_unit() -> str | None:
+    """Return the name of the CPU's bfloat16 unit; None where there is none, or none is known."""
+    try:
+        flags = set(_CPU_FLAGS.read_text("utf-8").split())
+    except OSError:
+        return None
+    return next((unit for unit in _BFLOAT16_UNITS if unit in flags), None)
 
 
 def limit_threads() -> bool:
@@ -70,13 +110,41 @@ def limit_threads() -> bool:
     return True
 
 
-def _fast_products() -> tuple[str, str]:
-    """Return the dtype that matrix products are fastest in, and the unit that makes it so."""
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text("utf-8").split())
-    except OSError:
-        return "float32", "the instruction set is unknown"
-    for unit in ("amx_bf16", "avx512_bf16"):
-        if unit in flags:
-            return "bfloat16", f"the CPU has {unit}"
+def _kernel(asked: GruKernel) -> tuple[str, str]:
+    gpus = gpu_names()
+    if asked == "cudnn" and not gpus:
+        raise DeviceError(
+            f"`gru_kernel=cudnn` needs a GPU that TensorFlow can use; {_why_no_gpu()}. "
+            f"Install it with {_INSTALL_CUDA}, or pass --gru-kernel fused."
+        )
+    if asked != "auto":
+        return asked, "asked for"
+    if gpus:
+        return "cudnn", f"{len(gpus)} GPU(s) visible to TensorFlow"
+    return "fused", _why_no_gpu()
+
+
+def _why_no_gpu() -> str:
+    if not tf.test.is_built_with_cuda():
+        return "this TensorFlow is built without CUDA"
+    return "no GPU is visible to TensorFlow"
+
+
+def _precision(asked: Precision, kernel: str) -> tuple[str, str]:
+    if asked == "float16" and kernel != "cudnn":
+        raise DeviceError(
+            "`precision=float16` needs the cuDNN kernel on a GPU; the kernel here is "
+            f"{kernel}. Install it with {_INSTALL_CUDA}, or pass --precision auto."
+        )
+    if asked == "bfloat16" and kernel != "fused":
+        raise DeviceError(
+            f"`precision=bfloat16` needs the fused kernel; the kernel here is {kernel}, which "
+            "would compute in float32 all the same. Pass --precision auto."
+        )
+    if asked != "auto":
+        return asked, "asked for"
+    if kernel != "fused":
+        return "float32", f"the {kernel} kernel computes in float32"
+    if unit := bfloat16_unit():
+        return "bfloat16", f"the CPU has {unit}"
     return "float32", "the CPU has no bfloat16 unit"

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from textgen.config import ModelConfig
 from textgen.models.gru import GRU
-from textgen.models.kernels import KernelChoice, choose_gru_kernel
+from textgen.models.kernels import Execution, choose_execution
 from textgen.models.weights import GruWeights, ModelWeights
 
 
@@ -22,14 +22,14 @@ class LanguageModel(keras.Model):
         config: Sizes and dropout.
         vocab_size: Number of token ids.
         seed: Seed of the initial weights and of dropout.
-        kernel: Which GRU runs.
+        execution: How it is computed.
     """
 
-    def __init__(self, config: ModelConfig, vocab_size: int, *, seed: int, kernel: KernelChoice):
+    def __init__(self, config: ModelConfig, vocab_size: int, *, seed: int, execution: Execution):
         super().__init__(name="language_model")
         self.config = config
         self.vocab_size = vocab_size
-        self.kernel_choice = kernel
+        self.execution = execution
         self.embedding = keras.layers.Embedding(
             vocab_size,
             config.embedding_dim,
@@ -37,11 +37,18 @@ class LanguageModel(keras.Model):
             name="embedding",
         )
         self.gru_layers = [
-            GRU(config.hidden_size, kernel=kernel.name, seed=seed + 10 * (i + 1), name=f"gru_{i}")
+            GRU(
+                config.hidden_size,
+                kernel=execution.kernel,
+                precision=execution.precision,
+                weight_drop=config.weight_drop,
+                seed=seed + 10 * (i + 1),
+                name=f"gru_{i}",
+            )
             for i in range(config.num_layers)
         ]
         # one mask for all steps of a window, in the layout of either kernel
-        locked = (1, None, None) if kernel.name == "fused" else (None, 1, None)
+        locked = (1, None, None) if execution.kernel == "fused" else (None, 1, None)
         self.dropouts = [
             keras.layers.Dropout(config.dropout, noise_shape=locked, seed=seed + 10 * (i + 1) + 5)
             for i in range(config.num_layers)
@@ -74,9 +81,10 @@ class LanguageModel(keras.Model):
         Returns:
             Logits `[batch, time, vocab_size]` and the next state, shaped as `state`.
         """
+        kernels = self.recurrent_kernels(training)
 
         def predict(token_ids, state):
-            hidden, next_state = self.hidden_states(token_ids, state, training=training)
+            hidden, next_state = self.hidden_states(token_ids, state, kernels, training)
             return self._logits(hidden, training), next_state
 
         return self._in_shards(predict, [token_ids], state)
@@ -95,9 +103,10 @@ class LanguageModel(keras.Model):
         Returns:
             The cross-entropies in nats, `[batch, time]`, and the next state.
         """
+        kernels = self.recurrent_kernels(training)
 
         def lose(token_ids, targets, state):
-            hidden, next_state = self.hidden_states(token_ids, state, training=training)
+            hidden, next_state = self.hidden_states(token_ids, state, kernels, training)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
                 labels=targets, logits=self._logits(hidden, training)
             )
@@ -105,28 +114,37 @@ class LanguageModel(keras.Model):
 
         return self._in_shards(lose, [token_ids, targets], state)
 
-    def hidden_states(self, token_ids, state, training=False):
+    def recurrent_kernels(self, training=False):
+        """Return the recurrent kernels of this step; all parts of a batch share them."""
+        return [layer.recurrent_kernel(training) for layer in self.gru_layers]
+
+    def hidden_states(self, token_ids, state, kernels, training=False):
         """Return what the Dense layer reads, `[batch, time, hidden_size]`, and the next state.
 
-        The first comes in the dtype of the products, the state in float32.
+        The first comes in the dtype of the products, the state in float32. `kernels` are
+        the recurrent kernels, one a layer, from `recurrent_kernels`.
         """
-        if self.kernel_choice.name == "fused":
-            return self._run_fused(token_ids, state, training)
+        if self.execution.kernel == "fused":
+            return self._run_fused(token_ids, state, kernels, training)
         next_states, hidden = [], self.embedding(token_ids)
         for i, (layer, dropout) in enumerate(zip(self.gru_layers, self.dropouts, strict=True)):
-            hidden, last = layer(hidden, state[i])
+            hidden, last = layer(hidden, state[i], kernels[i])
             next_states.append(last)
             hidden = dropout(hidden, training=training)
         return hidden, tf.stack(next_states)
 
-    def _run_fused(self, token_ids, state, training):
+    def _run_fused(self, token_ids, state, kernels, training):
         """Run all layers in the layout of the fused kernel, `[time, features, batch]`."""
         products = self._products(training)
         hidden, kernel = self._first_inputs(token_ids, products)
         next_states = []
         for i, (layer, dropout) in enumerate(zip(self.gru_layers, self.dropouts, strict=True)):
             hidden, last = layer.run_fused(
-                hidden, tf.transpose(state[i]), layer.kernel if i else kernel, products
+                hidden,
+                tf.transpose(state[i]),
+                layer.kernel if i else kernel,
+                kernels[i],
+                products,
             )
             next_states.append(tf.transpose(last))
             hidden = dropout(hidden, training=training)
@@ -155,7 +173,7 @@ class LanguageModel(keras.Model):
         return tf.cast(logits, tf.float32) + self.dense.bias
 
     def _products(self, training) -> tf.DType:
-        return tf.as_dtype(self.kernel_choice.products if training else "float32")
+        return tf.as_dtype(self.execution.precision if training else "float32")
 
     def _in_shards(self, function, batches, state):
         """Apply `function(*batches, state)` to parts of the batch side by side; join the parts.
@@ -163,7 +181,7 @@ class LanguageModel(keras.Model):
         Lanes are independent, so the parts are separate pieces of one graph that run on
         a core each.
         """
-        sizes = self.kernel_choice.shard_sizes(batches[0].shape[0])
+        sizes = self.execution.shard_sizes(batches[0].shape[0])
         if len(sizes) == 1:
             return function(*batches, state)
         parts = zip(
@@ -212,7 +230,7 @@ def build_language_model(
     vocab_size: int,
     *,
     seed: int = 1,
-    kernel: KernelChoice | None = None,
+    execution: Execution | None = None,
 ) -> LanguageModel:
     """Return a model with fresh weights.
 
@@ -220,9 +238,9 @@ def build_language_model(
         config: Sizes and dropout.
         vocab_size: Number of token ids.
         seed: Seed of the initial weights and of dropout.
-        kernel: Which GRU runs; None: the fastest this machine can run.
+        execution: How it is computed; None: as is fastest on this machine.
 
     Returns:
         A built model.
     """
-    return LanguageModel(config, vocab_size, seed=seed, kernel=kernel or choose_gru_kernel())
+    return LanguageModel(config, vocab_size, seed=seed, execution=execution or choose_execution())

@@ -73,7 +73,8 @@ class CarriedStateModel(keras.Model):
                 training=True,
             )
             loss = tf.reduce_mean(losses)
-        self.optimizer.apply(tape.gradient(loss, variables), variables)
+            scaled = self.optimizer.scale_loss(loss)
+        self.optimizer.apply(tape.gradient(scaled, variables), variables)
         self.training_state.assign(next_state)
         self.loss_tracker.update_state(loss)
         return self._logs(self._train_bits)

@@ -7,16 +7,16 @@ from typing import Any
 
 import tensorflow as tf
 
-from textgen.models.kernels import KernelChoice
+from textgen.models.kernels import Execution
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "sentencepiece", "tensorflow-datasets")
 
 
-def describe_environment(kernel: KernelChoice) -> dict[str, Any]:
+def describe_environment(execution: Execution) -> dict[str, Any]:
     """Describe the machine and its software.
 
     Args:
-        kernel: The GRU kernel that runs.
+        execution: How the model is computed.
 
     Returns:
         Plain values for `environment.json`.
@@ -27,8 +27,9 @@ def describe_environment(kernel: KernelChoice) -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "packages": {name: metadata.version(name) for name in _PACKAGES},
         "devices": [device.name for device in tf.config.list_logical_devices()],
-        "gru_kernel": kernel.name,
-        "gru_kernel_reason": kernel.reason,
-        "products": kernel.products,
-        "shards": kernel.shards,
+        "gru_kernel": execution.kernel,
+        "gru_kernel_reason": execution.kernel_reason,
+        "precision": execution.precision,
+        "precision_reason": execution.precision_reason,
+        "shards": execution.shards,
     }

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
+import tensorflow as tf
 
-from textgen.config import RunConfig, TrainingConfig
+from textgen.config import ModelConfig, RunConfig, TrainingConfig
 from textgen.corpora import (
     LanePlan,
     TokenizedCorpus,
@@ -23,15 +24,17 @@ from textgen.corpora import (
     tokenize_corpus,
     training_dataset,
 )
-from textgen.errors import ConfigError
-from textgen.models.kernels import limit_threads
+from textgen.errors import ConfigError, DeviceError
+from textgen.models.kernels import Execution, choose_execution, gpu_names, limit_threads
 from textgen.models.language_model import build_language_model
+from textgen.models.memory import available_bytes, require_memory, training_bytes
 from textgen.runs import RunDirectory, unused_run
 from textgen.tokenizers import Tokenizer, build_tokenizer
 from textgen.training.callbacks import StopOnInterrupt, training_callbacks
 from textgen.training.carried_state import CarriedStateModel
 from textgen.training.checkpoints import load_checkpoint, save_checkpoint
 from textgen.training.environment import describe_environment
+from textgen.training.optimizer import make_optimizer
 from textgen.training.progress import Progress
 
 _log = logging.getLogger("textgen")
@@ -67,13 +70,15 @@ def train(
     """
     run = unused_run(config.corpus.sources) if run_dir is None else RunDirectory(Path(run_dir))
     run.check_free(overwrite=overwrite)
+    execution = _choose_execution(config.training)
     tokenizer, corpus = _prepare(config, text)
     plan = _plan(config.training, corpus)
+    _require_memory(config.model, tokenizer, plan)
     run.create(overwrite=overwrite)
     run.write_config(config)
     run.write_tokenizer(tokenizer)
     run.write_corpus(corpus)
-    return _Session(run, config, tokenizer, corpus, plan).fit(callbacks)
+    return _Session(run, config, tokenizer, corpus, plan, execution).fit(callbacks)
 
 
 def resume(
@@ -103,9 +108,10 @@ def resume(
     if training is not None:
         _refuse_changes(config.training, training)
         config = replace(config, training=training)
-    corpus = run.read_corpus()
+    execution = _choose_execution(config.training)
+    tokenizer, corpus = run.read_tokenizer(), run.read_corpus()
     plan = _plan(config.training, corpus)
-    session = _Session(run, config, run.read_tokenizer(), corpus, plan)
+    session = _Session(run, config, tokenizer, corpus, plan, execution)
     session.restore()
     run.write_config(config)
     return session.fit(callbacks)
@@ -142,6 +148,28 @@ def _plan(config: TrainingConfig, corpus: TokenizedCorpus) -> LanePlan:
     return plan
 
 
+def _choose_execution(config: TrainingConfig) -> Execution:
+    """Decide how to compute, and say so; the threads must be set before the first device is."""
+    if not limit_threads():
+        _log.info("TensorFlow had started its threads already: training may be slower")
+    execution = choose_execution(config.gru_kernel, config.precision)
+    _log.info("GRU kernel: %s (%s)", execution.kernel, execution.kernel_reason)
+    _log.info("precision: %s (%s)", execution.precision, execution.precision_reason)
+    return execution
+
+
+def _require_memory(config: ModelConfig, tokenizer: Tokenizer, plan: LanePlan) -> None:
+    if gpu_names():
+        return  # the free memory of a GPU is TensorFlow's to tell, when it is taken
+    require_memory(
+        config,
+        tokenizer.vocab_size,
+        batch_size=plan.batch_size,
+        seq_len=plan.seq_len,
+        available=available_bytes(),
+    )
+
+
 class _Session:
     """One sitting of a run: the compiled model and all it is fitted with."""
 
@@ -152,12 +180,11 @@ class _Session:
         tokenizer: Tokenizer,
         corpus: TokenizedCorpus,
         plan: LanePlan,
+        execution: Execution,
     ):
         self.run, self.config, self.tokenizer = run, config, tokenizer
         self.corpus, self.plan = corpus, plan
         training = config.training
-        if not limit_threads():
-            _log.debug("TensorFlow's threads had started already; training may be slower")
         self.progress = Progress(
             total_steps=training.epochs * plan.steps_per_epoch,
             tokens_per_step=plan.batch_size * plan.seq_len,
@@ -166,7 +193,7 @@ class _Session:
         self.validation, lanes = scoring_dataset(corpus.validation, tokenizer.start_id)
         keras.utils.set_random_seed(training.seed)
         language_model = build_language_model(
-            config.model, tokenizer.vocab_size, seed=training.seed
+            config.model, tokenizer.vocab_size, seed=training.seed, execution=execution
         )
         self.model = CarriedStateModel(
             language_model,
@@ -175,11 +202,10 @@ class _Session:
             validation_lanes=lanes,
             progress=self.progress,
         )
-        self.model.compile(optimizer=_optimizer(training), jit_compile=False)
+        optimizer = make_optimizer(training, execution.precision)
+        self.model.compile(optimizer=optimizer, jit_compile=False)
         self.model.optimizer.build(language_model.trainable_variables)
-        choice = language_model.kernel_choice
-        _log.info("GRU kernel: %s (%s)", choice.name, choice.reason)
-        self.run.write_environment(describe_environment(choice))
+        self.run.write_environment(describe_environment(execution))
 
     def restore(self) -> None:
         """Take over the checkpoint, and drop what the log holds beyond it."""
@@ -210,6 +236,8 @@ class _Session:
         except KeyboardInterrupt:
             self._save_unfinished()
             raise
+        except tf.errors.ResourceExhaustedError as error:
+            raise self._out_of_memory() from error
         return self.run
 
     def _fit_stretch(self, stretch: "FitStretch", callbacks) -> None:
@@ -223,6 +251,16 @@ class _Session:
             shuffle=False,
             callbacks=callbacks,
             verbose=0,
+        )
+
+    def _out_of_memory(self) -> DeviceError:
+        size = training_bytes(
+            self.config.model, self.tokenizer.vocab_size, self.progress.tokens_per_step
+        )
+        return DeviceError(
+            f"Out of memory with batch_size {self.plan.batch_size} and seq_len "
+            f"{self.plan.seq_len}; a step takes about {size / 2**30:.1f} GiB. "
+            "Lower --batch-size, --seq-len or --hidden-size."
         )
 
     def _save_unfinished(self) -> None:
@@ -268,14 +306,3 @@ def fit_stretches(first_step: int, total_steps: int, interval: int) -> Iterator[
             steps = min((epoch + 1) * interval, total_steps) - step
             yield FitStretch(epoch, epoch + 1, steps)
             step += steps
-
-
-def _optimizer(config: TrainingConfig) -> keras.optimizers.Optimizer:
-    """Return AdamW; biases and the embedding do not decay."""
-    optimizer = keras.optimizers.AdamW(
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        global_clipnorm=config.clip_norm,
-    )
-    optimizer.exclude_from_weight_decay(var_names=["bias", "embeddings"])
-    return optimizer

@@ -1,0 +1,67 @@
+"""`doctor`: what this machine computes with, and which GRU kernel runs."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from textgen.cli.arguments import parse
+from textgen.errors import ConfigError
+from textgen.runs import RunDirectory
+from textgen.startup import import_tensorflow_quietly
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorCommand:
+    """Tell what this machine computes with, and which GRU kernel runs.
+
+    With a RUN its model and settings are looked at, else the defaults.
+    """
+
+    words: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = ()
+    """A run directory."""
+    measure: bool = False
+    """Also time training steps of each kernel that can run here."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+def run(arguments: list[str], prog: str) -> int:
+    """Print the findings to stdout."""
+    command = parse(DoctorCommand, arguments, prog=prog)
+    if len(command.words) > 1:
+        raise ConfigError(f"Expected one RUN at most. Received: {' '.join(command.words)}.")
+    config, vocab_size = None, 66
+    if command.words:
+        target = RunDirectory(Path(command.words[0]))
+        config, vocab_size = target.read_config(), target.read_tokenizer().vocab_size
+    import_tensorflow_quietly()
+    from textgen.inspection.doctor import diagnose
+    from textgen.models.kernels import limit_threads
+
+    limit_threads()
+    findings = diagnose(config, vocab_size, measure=command.measure)
+    print(json.dumps(findings) if command.json else _table(findings))
+    return 0
+
+
+def _table(findings: dict[str, Any]) -> str:
+    gpu, cpu = findings["gpu"], findings["cpu"]
+    rows = [(v["name"], v["found"], f"wanted {v['wanted']}") for v in findings["versions"]]
+    for name, library_found in gpu["found"].items():
+        wanted = gpu["wanted"].get(name)
+        rows.append((name, "found" if library_found else "not found", f"wanted {wanted or 'any'}"))
+    rows.append(("GPUs", ", ".join(gpu["visible"]) or "none", gpu["blame"] or ""))
+    rows.append(("CPU", f"{cpu['cores']} cores", " ".join(cpu["instruction_sets"])))
+    for layer in findings["layers"]:
+        rows.append((layer["name"], layer["kernel"], layer["kernel_reason"]))
+        rows.append(("", layer["precision"], layer["precision_reason"]))
+        if layer["blame"]:
+            rows.append(("", "faster", layer["blame"]))
+    for row in findings.get("measured", []):
+        rate = f"{row['tokens_per_second']:,} tokens/s"
+        rows.append(("measured", f"{row['kernel']} {row['precision']}", rate))
+    widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
+    return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}".rstrip() for a, b, c in rows)

@@ -1,0 +1,173 @@
+"""What this machine computes with: versions, libraries, devices, and which GRU kernel runs.
+
+It looks and measures and changes nothing. How its findings are shown is not its concern.
+"""
+
+import ctypes
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from textgen.config import ModelConfig, RunConfig, TrainingConfig
+
+_WANTED = {"tensorflow": ">=2.21,<2.22", "keras": ">=3.15.1,<4"}
+_INSTRUCTION_SETS = (
+    "avx2",
+    "fma",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_tile",
+    "amx_bf16",
+    "amx_int8",
+)
+_GPU_LIBRARIES = {"driver": "libcuda.so.1", "cuda": "libcudart.so.12", "cudnn": "libcudnn.so.9"}
+
+
+def diagnose(
+    config: RunConfig | None = None, vocab_size: int = 66, *, measure: bool = False
+) -> dict[str, Any]:
+    """Look at the machine as training would.
+
+    Args:
+        config: Whose model and settings to look at; None: the defaults.
+        vocab_size: Number of token ids of that model.
+        measure: Also time training steps of each kernel that can run.
+
+    Returns:
+        Plain values: `versions`, `gpu`, `cpu`, `layers` and, if asked for, `measured`.
+
+    Raises:
+        DeviceError: The configuration asks for a kernel that cannot run here.
+    """
+    config = config or RunConfig()
+    findings = {
+        "versions": _versions(),
+        "gpu": _gpu(),
+        "cpu": {"cores": os.cpu_count(), "instruction_sets": _instruction_sets()},
+        "layers": _layers(config),
+    }
+    if measure:
+        findings["measured"] = _measure(config.model, vocab_size, config.training)
+    return findings
+
+
+def _versions() -> list[dict[str, str]]:
+    found = {name: metadata.version(name) for name in _WANTED}
+    python = {"name": "python", "found": platform.python_version(), "wanted": ">=3.11,<3.14"}
+    return [
+        python,
+        *({"name": name, "found": found[name], "wanted": _WANTED[name]} for name in _WANTED),
+    ]
+
+
+def _gpu() -> dict[str, Any]:
+    import tensorflow as tf
+
+    from textgen.models.kernels import gpu_names
+
+    build = tf.sysconfig.get_build_info()
+    return {
+        "built_with_cuda": tf.test.is_built_with_cuda(),
+        "wanted": {"cuda": build.get("cuda_version"), "cudnn": build.get("cudnn_version")},
+        "found": {name: _loads(library) for name, library in _GPU_LIBRARIES.items()},
+        "hardware": Path("/proc/driver/nvidia/gpus").exists() or Path("/dev/nvidia0").exists(),
+        "visible": gpu_names(),
+        "blame": _blame(),
+    }
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return bool(_pip_version(library))
+    return True
+
+
+def _pip_version(library: str) -> str | None:
+    """Return the version of the pip package that carries a CUDA library, if it is installed."""
+    packages = {
+        "libcudart.so.12": "nvidia-cuda-runtime-cu12",
+        "libcudnn.so.9": "nvidia-cudnn-cu12",
+    }
+    try:
+        return metadata.version(packages[library])
+    except (KeyError, metadata.PackageNotFoundError):
+        return None
+
+
+def _blame() -> str | None:
+    """Return what keeps cuDNN from running, the nearest cause first; None if nothing does."""
+    import tensorflow as tf
+
+    from textgen.models.kernels import gpu_names
+
+    if gpu_names():
+        return None
+    if not tf.test.is_built_with_cuda():
+        return 'TensorFlow is built without CUDA: pip install "tensorflow[and-cuda]"'
+    missing = [name for name, library in _GPU_LIBRARIES.items() if not _loads(library)]
+    if "driver" in missing:
+        return f"no NVIDIA driver ({_GPU_LIBRARIES['driver']} is not there)"
+    if missing:
+        names = ", ".join(_GPU_LIBRARIES[name] for name in missing)
+        return f'{names} not found: pip install "tensorflow[and-cuda]"'
+    return "the driver sees no GPU; CUDA_VISIBLE_DEVICES may hide it"
+
+
+def _instruction_sets() -> list[str]:
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text("utf-8").split())
+    except OSError:
+        return []
+    return [name for name in _INSTRUCTION_SETS if name in flags]
+
+
+def _layers(config: RunConfig) -> list[dict[str, str | None]]:
+    """Return the kernel of each GRU layer, and what to blame if a faster one would run."""
+    from textgen.models.kernels import choose_execution
+
+    execution = choose_execution(config.training.gru_kernel, config.training.precision)
+    best = choose_execution()
+    blames = []
+    if execution.kernel != best.kernel:
+        blames.append(f"--gru-kernel {config.training.gru_kernel} was asked for")
+    if execution.precision != best.precision:
+        blames.append(f"--precision {config.training.precision} was asked for")
+    if best.kernel != "cudnn":
+        blames.append(f"cudnn: {_blame()}")
+    return [
+        {
+            "name": f"gru_{i}",
+            "kernel": execution.kernel,
+            "kernel_reason": execution.kernel_reason,
+            "precision": execution.precision,
+            "precision_reason": execution.precision_reason,
+            "blame": "; ".join(blames) or None,
+        }
+        for i in range(config.model.num_layers)
+    ]
+
+
+def _measure(
+    model: ModelConfig, vocab_size: int, training: TrainingConfig
+) -> list[dict[str, str | float]]:
+    from textgen.errors import DeviceError
+    from textgen.models.kernels import choose_execution
+    from textgen.training.throughput import measure_tokens_per_second
+
+    rows: list[dict[str, str | float]] = []
+    for kernel in ("cudnn", "fused", "reference"):
+        for precision in ("float32", "bfloat16", "float16"):
+            try:
+                execution = choose_execution(kernel, precision)
+            except DeviceError:
+                continue
+            rate = measure_tokens_per_second(model, vocab_size, training, execution)
+            rows.append(
+                {"kernel": kernel, "precision": precision, "tokens_per_second": round(rate)}
+            )
+    return rows
