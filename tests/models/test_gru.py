@@ -31,15 +31,17 @@ def _arguments(time, batch, features, hidden, seed):
 def _reference(inputs, state, *weights):
     """The reference kernel, in the layout of the fused one."""
     states = reference_gru(tf.transpose(inputs, [2, 0, 1]), tf.transpose(state), *weights)
-    return tf.transpose(states, [1, 2, 0])
+    return tf.transpose(states, [1, 2, 0]), tf.transpose(states[:, -1])
 
 
 def _outputs_and_gradients(function, arguments, upstream):
+    """Outputs, last state and the gradients of both towards every argument."""
     with tf.GradientTape() as tape:
         tape.watch(arguments)
-        states = function(*arguments)
-        loss = tf.reduce_sum(states * tf.cast(upstream, states.dtype))
-    return [states, *tape.gradient(loss, arguments)]
+        states, last = function(*arguments)
+        loss = tf.reduce_sum(tf.cast(states, last.dtype) * tf.cast(upstream[:-1], last.dtype))
+        loss += tf.reduce_sum(last * tf.cast(upstream[-1], last.dtype))
+    return [states, last, *tape.gradient(loss, arguments)]
 
 
 def _relative_error(value, truth):
@@ -57,15 +59,15 @@ def test_fused_kernel_and_its_gradients_equal_the_reference_in_float64(
 ):
     seed = np.random.SeedSequence().entropy
     values = _arguments(time, batch, features, hidden, seed)
-    upstream = np.random.default_rng(seed).normal(size=(time, hidden, batch))
+    upstream = np.random.default_rng(seed).normal(size=(time + 1, hidden, batch))
     single = [tf.constant(value, tf.float32) for value in values]
     double = [tf.cast(value, tf.float64) for value in single]
     fused = partial(fused_gru, products=tf.as_dtype(products))
     got = _outputs_and_gradients(fused, single, upstream)
     want = _outputs_and_gradients(_reference, double, upstream)
+    assert got[0].dtype == products
     for value, truth in zip(got, want, strict=True):
-        assert value.dtype == tf.float32
-        assert _relative_error(value, truth) < limit, f"seed {seed}"
+        assert _relative_error(tf.cast(value, tf.float32), truth) < limit, f"seed {seed}"
 
 
 @pytest.mark.parametrize("kernel", ["fused", "reference"])

@@ -10,7 +10,8 @@ What is done instead, each for a measured reason (docs/experiments.md):
    without a copy.
 2. The backward loop keeps the gates' gradients, and one product over all steps makes
    the gradient of each kernel.
-3. What the backward loop needs is passed as a list of tensors, not stacked and cut.
+3. What the backward loop needs is kept as stacks of tensors, one a step, that it pops from
+   the end: nothing is joined and cut again, and memory is free as soon as it was read.
 
 The function, gate by gate (as `keras.layers.GRU(reset_after=True)` has it), where
 `x_z, x_r, x_c` are the thirds of `inputs[t] @ kernel + bias[0]` and `u_z, u_r, u_c`
@@ -33,7 +34,7 @@ def fused_gru(
     bias: tf.Tensor,
     *,
     products: tf.DType | None = None,
-) -> tf.Tensor:
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Run a GRU over all time steps.
 
     Args:
@@ -46,59 +47,35 @@ def fused_gru(
             and the gradients' sums keep the dtype of the state.
 
     Returns:
-        The state after each step, `[time, hidden_size, batch]`; differentiable in every
-        argument.
+        The state after each step, `[time, hidden_size, batch]` in the dtype of the products,
+        and the last state `[hidden_size, batch]` in its own; differentiable in every argument.
     """
     products = products or initial_state.dtype
 
     @tf.custom_gradient
     def run(inputs, initial_state, kernel, recurrent_kernel, bias):
         x = tf.cast(inputs, products)
-        states, kept = _forward(x, initial_state, kernel, recurrent_kernel, bias)
+        last, rounded, kept = _forward(x, initial_state, kernel, recurrent_kernel, bias)
 
-        def gradient(d_states):
-            d_input_gates, d_recurrent_gates, d_initial = _backward(
-                d_states, kept, tf.cast(recurrent_kernel, products)
+        def gradient(d_outputs, d_last):
+            d_recurrents, d_candidates, d_initial = _backward(
+                d_outputs, d_last, kept, tf.cast(recurrent_kernel, products)
             )
-            d_x = tf.matmul(tf.cast(kernel, products), d_input_gates)
-            by_inputs, by_recurrent = _flat(d_input_gates), _flat(d_recurrent_gates)
-            d_kernel = tf.matmul(_flat(x), by_inputs, transpose_b=True)
-            previous = _flat(kept.previous.stack())
-            d_recurrent = tf.matmul(previous, by_recurrent, transpose_b=True)
-            d_bias = tf.stack(
-                [tf.reduce_sum(tf.cast(g, bias.dtype), 1) for g in (by_inputs, by_recurrent)]
-            )
+            by_recurrent, by_candidate = _flat(d_recurrents.stack()), _flat(d_candidates.stack())
+            by_inputs = by_recurrent[: 2 * by_candidate.shape[0]], by_candidate
+            d_recurrent = tf.matmul(_flat(rounded[:-1]), by_recurrent, transpose_b=True)
+            d_input_bias = tf.concat([_row_sums(part, bias.dtype) for part in by_inputs], 0)
             return (
-                tf.cast(d_x, inputs.dtype),
+                tf.cast(_d_inputs(x, tf.cast(kernel, products), by_inputs), inputs.dtype),
                 d_initial,
-                tf.cast(d_kernel, kernel.dtype),
+                tf.cast(_d_kernel(x, by_inputs), kernel.dtype),
                 tf.cast(d_recurrent, recurrent_kernel.dtype),
-                d_bias,
+                tf.stack([d_input_bias, _row_sums(by_recurrent, bias.dtype)]),
             )
 
-        return states, gradient
+        return (rounded[1:], last), gradient
 
     return run(inputs, initial_state, kernel, recurrent_kernel, bias)
-
-
-class _Kept:
-    """What the backward loop reads: one `[hidden_size, batch]` tensor a step in each list.
-
-    Args:
-        time: Number of steps.
-        state: The initial state.
-        products: Dtype of the matrix products.
-
-    Attributes:
-        states: The states, the initial one first: one more than there are steps.
-        previous: The state before each step, in the dtype of the products.
-        gates: `z`, `r`, `c` and `u_c`.
-    """
-
-    def __init__(self, time: tf.Tensor, state: tf.Tensor, products: tf.DType):
-        self.states = _list(time + 1, state.shape, state.dtype)
-        self.previous = _list(time, state.shape, products)
-        self.gates = [_list(time, state.shape, state.dtype) for _ in range(4)]
 
 
 def _list(length, shape, dtype):
@@ -106,36 +83,64 @@ def _list(length, shape, dtype):
 
 
 def _forward(x, initial_state, kernel, recurrent_kernel, bias):
-    """Return the states `[time, hidden_size, batch]` and what the backward loop needs."""
+    """Return the last state, all states in the dtype of the products, and what `_backward` pops.
+
+    The states are `[time + 1, hidden_size, batch]`, the initial one first: from the second
+    on they are the outputs, up to the last but one what the recurrent products read. To be
+    popped: the state before each step, `z`, `r`, `c` and `u_c`, a stack each.
+    """
     time, products = tf.shape(x)[0], x.dtype
     input_weights = tf.transpose(tf.cast(kernel, products))
     recurrent_weights = tf.transpose(tf.cast(recurrent_kernel, products))
     biases = _biases(bias, initial_state.shape[0])
     steps = _list(time, x.shape[1:], products).unstack(x)
-    kept = _Kept(time, initial_state, products)
-    states = kept.states.write(0, initial_state)
+    stacks = [_empty_stack(initial_state) for _ in range(5)]
 
-    def step(t, state, rounded, states, previous, *gates):
+    def step(t, state, rounded, all_rounded, *stacks):
         x_gates = tf.cast(tf.matmul(input_weights, steps.read(t)), state.dtype)
         u_gates = tf.cast(tf.matmul(recurrent_weights, rounded), state.dtype)
         new_state, values = _cell(x_gates, u_gates, biases, state)
+        new_rounded = tf.cast(new_state, products)
         return (
             t + 1,
             new_state,
-            tf.cast(new_state, products),
-            states.write(t + 1, new_state),
-            previous.write(t, rounded),
-            *(gate.write(t, value) for gate, value in zip(gates, values, strict=True)),
+            new_rounded,
+            all_rounded.write(t + 1, new_rounded),
+            *(_push(stack, value) for stack, value in zip(stacks, (state, *values), strict=True)),
         )
 
     rounded = tf.cast(initial_state, products)
-    _, _, _, kept.states, kept.previous, *kept.gates = tf.while_loop(
+    all_rounded = _list(time + 1, initial_state.shape, products).write(0, rounded)
+    _, last, _, all_rounded, *stacks = tf.while_loop(
         lambda t, *_: t < time,
         step,
-        [0, initial_state, rounded, states, kept.previous, *kept.gates],
+        [0, initial_state, rounded, all_rounded, *stacks],
         parallel_iterations=1,
     )
-    return kept.states.stack()[1:], kept
+    return last, all_rounded.stack(), stacks
+
+
+def _empty_stack(like):
+    """Return a stack for tensors of the shape and dtype of `like`."""
+    return tf.raw_ops.EmptyTensorList(
+        element_shape=tf.constant([-1 if n is None else n for n in like.shape]),
+        max_num_elements=-1,
+        element_dtype=like.dtype,
+    )
+
+
+def _push(stack, value):
+    return tf.raw_ops.TensorListPushBack(input_handle=stack, tensor=value)
+
+
+def _pop(stack, shape, dtype):
+    """Return the tensor on top, and the stack without it."""
+    stack, value = tf.raw_ops.TensorListPopBack(
+        input_handle=stack,
+        element_shape=tf.constant([-1 if n is None else n for n in shape]),
+        element_dtype=dtype,
+    )
+    return tf.ensure_shape(value, shape), stack
 
 
 def _biases(bias, hidden_size):
@@ -156,44 +161,60 @@ def _cell(x_gates, u_gates, biases, state):
     return c + z * (state - c), (z, r, c, u_c)
 
 
-def _backward(d_states, kept, recurrent_weights):
-    """Return the gradients of the input gates, of the recurrent gates, and of the first state.
+def _backward(d_outputs, d_last, kept, recurrent_weights):
+    """Return lists of the gates' gradients, and the gradient of the first state.
 
-    The first two are `[time, 3 * hidden_size, batch]` in the dtype of the products; they
-    differ in the candidate's third alone, which reaches the recurrent side through the
-    reset gate.
+    The lists hold a tensor a step, in the dtype of the products: the gradients of the
+    recurrent gates, `[3 * hidden_size, batch]`, and of the candidate before the reset gate,
+    `[hidden_size, batch]`. The input gates have the first's z and r, and the second.
     """
-    time = tf.shape(d_states)[0]
-    size, batch = d_states.shape[1:]
-    products = recurrent_weights.dtype
-    steps = _list(time, [size, batch], d_states.dtype).unstack(d_states)
+    time = tf.shape(d_outputs)[0]
+    size, batch = d_outputs.shape[1:]
+    products, dtype = recurrent_weights.dtype, d_last.dtype
+    steps = _list(time, [size, batch], d_outputs.dtype).unstack(d_outputs)
 
-    def step(t, d_state, d_candidates, d_recurrents):
-        z, r, c, u_c = (gate.read(t) for gate in kept.gates)
-        d_state = d_state + steps.read(t)
+    def step(t, d_state, d_recurrents, d_candidates, *stacks):
+        popped = [_pop(stack, [size, batch], dtype) for stack in stacks]
+        (previous, z, r, c, u_c), stacks = zip(*popped, strict=True)
+        d_state = d_state + tf.cast(steps.read(t), dtype)
         through_gate = d_state * (1.0 - z)
         d_c = through_gate * (1.0 - c * c)
-        d_z = through_gate * (kept.states.read(t) - c) * z
+        d_z = through_gate * (previous - c) * z
         d_r = d_c * u_c * r * (1.0 - r)
         d_recurrent = tf.cast(tf.concat([d_z, d_r, d_c * r], axis=0), products)
-        passed_on = tf.cast(tf.matmul(recurrent_weights, d_recurrent), d_state.dtype)
+        passed_on = tf.cast(tf.matmul(recurrent_weights, d_recurrent), dtype)
         return (
             t - 1,
             d_state * z + passed_on,
-            d_candidates.write(t, tf.cast(d_c, products)),
             d_recurrents.write(t, d_recurrent),
+            d_candidates.write(t, tf.cast(d_c, products)),
+            *stacks,
         )
 
-    lists = [_list(time, [rows, batch], products) for rows in (size, 3 * size)]
-    _, d_initial, d_candidates, d_recurrents = tf.while_loop(
-        lambda t, *_: t >= 0,
-        step,
-        [time - 1, tf.zeros_like(d_states[0]), *lists],
-        parallel_iterations=1,
+    lists = [_list(time, [rows, batch], products) for rows in (3 * size, size)]
+    _, d_initial, d_recurrents, d_candidates, *_ = tf.while_loop(
+        lambda t, *_: t >= 0, step, [time - 1, d_last, *lists, *kept], parallel_iterations=1
     )
-    d_recurrent_gates = d_recurrents.stack()
-    d_input_gates = tf.concat([d_recurrent_gates[:, : 2 * size], d_candidates.stack()], axis=1)
-    return d_input_gates, d_recurrent_gates, d_initial
+    return d_recurrents, d_candidates, d_initial
+
+
+def _d_kernel(x, by_inputs):
+    """Return the gradient of the input kernel, `[features, 3 * hidden_size]`."""
+    flat = _flat(x)
+    return tf.concat([tf.matmul(flat, part, transpose_b=True) for part in by_inputs], axis=1)
+
+
+def _d_inputs(x, kernel, by_inputs):
+    """Return the gradient of the inputs; TensorFlow drops it where nobody asks for it."""
+    size = by_inputs[1].shape[0]
+    parts = zip((kernel[:, : 2 * size], kernel[:, 2 * size :]), by_inputs, strict=True)
+    flat = tf.add_n([tf.matmul(weights, part) for weights, part in parts])
+    shape = tf.shape(x)
+    return tf.transpose(tf.reshape(flat, [shape[1], shape[0], shape[2]]), [1, 0, 2])
+
+
+def _row_sums(flat, dtype):
+    return tf.reduce_sum(tf.cast(flat, dtype), axis=1)
 
 
 def _flat(steps):

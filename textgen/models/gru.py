@@ -119,12 +119,12 @@ class GRU(keras.layers.Layer):
             products: Dtype of the matrix products; None: float32.
 
         Returns:
-            The outputs `[time, hidden_size, batch]` and the last state `[hidden_size, batch]`.
+            The outputs `[time, hidden_size, batch]` in the dtype of the products, and the
+            last state `[hidden_size, batch]` in float32.
         """
-        states = fused_gru(
+        return fused_gru(
             inputs, initial_state, kernel, recurrent_kernel, self.bias, products=products
         )
-        return states, states[-1]
 
     def _run_cudnn(self, inputs, initial_state, recurrent_kernel):
         """Run Keras's cuDNN path, `recurrent_kernel` standing in for the layer's variable."""

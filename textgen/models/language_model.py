@@ -148,8 +148,7 @@ class LanguageModel(keras.Model):
             )
             next_states.append(tf.transpose(last))
             hidden = dropout(hidden, training=training)
-        # rounded before it is turned: half the bytes to move
-        return tf.transpose(tf.cast(hidden, products), [2, 0, 1]), tf.stack(next_states)
+        return tf.transpose(hidden, [2, 0, 1]), tf.stack(next_states)
 
     def _first_inputs(self, token_ids, products):
         """Return the first layer's inputs `[time, features, batch]`, and their kernel.

@@ -1,0 +1,52 @@
+"""`textgen.train` as a user calls it, paced; the variant is the precision."""
+
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import textgen
+from benchmarks import workload
+from benchmarks.pacing import Pacer
+
+
+class _Paced(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.pacer = Pacer()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.pacer.step_done()
+
+
+def main() -> None:
+    """Train until there is no next share."""
+    sizes, precision = workload.parse()
+    codes = np.random.default_rng(1).integers(0, workload.VOCAB_SIZE, size=300_000)
+    text = "".join(chr(48 + code) for code in codes)
+    config = textgen.RunConfig(
+        model=textgen.ModelConfig(
+            embedding_dim=workload.EMBEDDING_DIM,
+            hidden_size=sizes.hidden_size,
+            num_layers=sizes.num_layers,
+            dropout=sizes.dropout,
+            weight_drop=sizes.dropout,
+        ),
+        training=textgen.TrainingConfig(
+            batch_size=workload.BATCH_SIZE,
+            seq_len=workload.SEQ_LEN,
+            learning_rate=workload.LEARNING_RATE,
+            clip_norm=workload.CLIP_NORM,
+            precision=precision,
+            epochs=10_000,
+            validate_every=100_000,
+            checkpoint_minutes=None,
+        ),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        textgen.train(config, Path(folder) / "run", text=text, callbacks=[_Paced()])
+
+
+if __name__ == "__main__":
+    main()
