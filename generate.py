@@ -8,4 +8,4 @@ import sys
 from textgen.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main(["generate", *sys.argv[1:]], prog="generate.py"))
+    sys.exit(main(["generate", *sys.argv[1:]], prog="python generate.py"))

@@ -21,7 +21,13 @@ def tiny_config():
     return RunConfig(
         model=ModelConfig(embedding_dim=8, hidden_size=16, dropout=0.3),
         training=TrainingConfig(
-            batch_size=8, seq_len=20, epochs=2, learning_rate=0.01, warmup_steps=2, sample_length=10
+            batch_size=8,
+            seq_len=20,
+            epochs=2,
+            validate_every=36,
+            learning_rate=0.01,
+            warmup_steps=2,
+            sample_length=10,
         ),
     )
 

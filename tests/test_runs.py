@@ -123,7 +123,9 @@ def test_the_newest_run_is_the_one_started_last(tmp_path):
         newest_run(tmp_path)
     for age, name in enumerate(["b", "a", "c"]):
         write_atomically(tmp_path / name / "config.json", b"{}")
+        write_atomically(tmp_path / name / "model.safetensors", b"")
         os.utime(tmp_path / name / "config.json", (1000 - age, 1000 - age))
+    write_atomically(tmp_path / "half" / "config.json", b"{}")
     assert newest_run(tmp_path).path.name == "b"
 
 

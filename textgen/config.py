@@ -24,6 +24,12 @@ GruKernel = Literal["auto", "cudnn", "fused", "reference"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
+DEFAULT_EPOCHS = 20
+DEFAULT_STEPS = 1000
+UNLIMITED_EPOCHS = 100_000
+_LEAST_INTERVAL = 100
+
+
 def _require(ok: bool, name: str, limit: str, received: object) -> None:
     if not ok:
         flag = "--" + name.replace("_", "-")
@@ -34,9 +40,9 @@ def _require(ok: bool, name: str, limit: str, received: object) -> None:
 class CorpusConfig:
     """Where the text comes from and how it is split."""
 
-    sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE")] = (
-        "builtin:python-docs",
-    )
+    sources: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[FILE ...]")
+    ] = ("builtin:python-docs",)
     """UTF-8 text files, - for standard input, builtin:python-docs, or tfds:NAME[:SPLIT]."""
     validation_fraction: float = 0.1
     """Share of the text, taken from its end, that is held out for validation."""
@@ -61,7 +67,7 @@ class TokenizerConfig:
     tokenizer: Literal["char", "subword"] = "char"
     """One token a character, or SentencePiece subwords."""
     vocab_size: int = 2048
-    """Number of subwords, the 256 byte pieces included; characters ignore it."""
+    """The most subwords, the 256 byte pieces included; characters ignore it."""
     subword_algorithm: Literal["bpe", "unigram"] = "bpe"
     """How SentencePiece finds its subwords."""
     min_count: int | None = None
@@ -112,14 +118,14 @@ class TrainingConfig:
     """Lanes of the corpus that are read side by side."""
     seq_len: int = 100
     """Tokens a lane gives to one step."""
-    epochs: int = 20
-    """Passes over the corpus."""
+    epochs: int | None = None
+    """Passes over the corpus; None: what --max-minutes allows, else 20, or 1,000 steps if more."""
     max_minutes: float | None = None
     """Wall-clock limit; the schedule follows whichever of this and --epochs ends first."""
     learning_rate: float = 2e-3
     """Peak of the schedule."""
     warmup_steps: int = 50
-    """Steps in which the learning rate climbs to its peak."""
+    """Steps in which the learning rate climbs to its peak, a twentieth of the run at most."""
     final_learning_rate_fraction: float = 0.02
     """Where the cosine ends, as a share of the peak."""
     weight_decay: float = 0.01
@@ -127,7 +133,7 @@ class TrainingConfig:
     clip_norm: float | None = 1.0
     """Largest global norm of the gradient; None: no clipping."""
     validate_every: int | None = None
-    """Steps between validations; None: after each epoch."""
+    """Steps between validations; None: after each epoch, or after 100 steps of shorter ones."""
     patience: int | None = None
     """Validations without a better loss before training stops; None: never."""
     checkpoint_minutes: float | None = 2.0
@@ -143,12 +149,27 @@ class TrainingConfig:
     precision: Precision = "auto"
     """Dtype of a training step's matrix products; auto: bfloat16 if the CPU has a unit for it."""
 
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Return the steps that `epochs` stands for, where an epoch has `steps_per_epoch`."""
+        if self.epochs is not None:
+            return self.epochs * steps_per_epoch
+        if self.max_minutes is not None:
+            return UNLIMITED_EPOCHS * steps_per_epoch
+        return max(DEFAULT_EPOCHS * steps_per_epoch, DEFAULT_STEPS)
+
+    def validation_interval(self, steps_per_epoch: int) -> int:
+        """Return the steps between two validations."""
+        epochs = -(-_LEAST_INTERVAL // steps_per_epoch)
+        return self.validate_every or epochs * steps_per_epoch
+
     def __post_init__(self) -> None:
-        for name in ("batch_size", "seq_len", "epochs"):
+        for name in ("batch_size", "seq_len"):
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        for name in ("warmup_steps", "sample_length", "seed", "weight_decay"):
+        _require(0 <= self.seed < 2**32, "seed", "in [0, 2**32)", self.seed)
+        for name in ("warmup_steps", "sample_length", "weight_decay"):
             _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
         for name in (
+            "epochs",
             "max_minutes",
             "learning_rate",
             "clip_norm",
@@ -157,7 +178,7 @@ class TrainingConfig:
             "checkpoint_minutes",
         ):
             value = getattr(self, name)
-            _require(value is None or value > 0, name, "above 0", value)
+            _require(value is None or 0 < value < math.inf, name, "a number above 0", value)
         fraction = self.final_learning_rate_fraction
         _require(0 <= fraction <= 1, "final_learning_rate_fraction", "between 0 and 1", fraction)
 
@@ -167,6 +188,7 @@ class RunConfig:
     """All that a training run is made from."""
 
     preset: str | None = None
+    """Named settings that the other flags change: demo or shakespeare."""
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -6,6 +6,7 @@ TextgenError
 ├── CorpusError        a text cannot be read, or is unfit to train on
 ├── TokenizerError     text and vocabulary do not fit together
 ├── RunError           a run directory is missing, incomplete, damaged or foreign
+├── TrainingError      training cannot go on
 └── DeviceError        the hardware or an installed library lacks what was asked for
 ```
 
@@ -32,6 +33,10 @@ class TokenizerError(TextgenError):
 
 class RunError(TextgenError):
     """A run directory is missing, incomplete, damaged or foreign."""
+
+
+class TrainingError(TextgenError):
+    """Training cannot go on."""
 
 
 class DeviceError(TextgenError):

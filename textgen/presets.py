@@ -17,7 +17,6 @@ def demo() -> RunConfig:
         model=ModelConfig(embedding_dim=128, hidden_size=512, dropout=0.2),
         training=TrainingConfig(
             seq_len=80,
-            epochs=16,
             max_minutes=1.3,
             learning_rate=4e-3,
             validate_every=300,
@@ -30,7 +29,7 @@ def shakespeare() -> RunConfig:
     return RunConfig(
         preset="shakespeare",
         model=ModelConfig(hidden_size=512, dropout=0.3),
-        training=TrainingConfig(epochs=12, validate_every=300, weight_decay=0.02),
+        training=TrainingConfig(max_minutes=3, validate_every=300, weight_decay=0.02),
     )
 
 

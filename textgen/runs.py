@@ -87,6 +87,8 @@ class RunDirectory:
         """
         if not self.is_occupied():
             return
+        if self.path.is_file():
+            raise RunError(f"{self.path} is a file. A run is a folder: pass another --run-dir.")
         if not self._holds_a_run_alone():
             raise RunError(
                 f"{self.path} holds files that are not a run's, so it is left alone. "
@@ -102,8 +104,12 @@ class RunDirectory:
         """Make the folder, empty; see `check_free`."""
         self.check_free(overwrite=overwrite)
         if self.is_occupied():
-            shutil.rmtree(self.path)
+            self.remove()
         self.path.mkdir(parents=True, exist_ok=True)
+
+    def remove(self) -> None:
+        """Remove the folder and all in it."""
+        shutil.rmtree(self.path)
 
     def _holds_a_run_alone(self) -> bool:
         return (self.path / "config.json").is_file() and all(
@@ -126,7 +132,8 @@ class RunDirectory:
         """
         if not self.path.is_dir():
             raise RunError(
-                f"No run directory at {self.path}. Pass the path of one, or train first."
+                f"No run directory at {self.path}. Pass the path of one, or train first; "
+                "a text to go on from is given with --prompt."
             )
         try:
             return RunConfig.from_dict(self._read_json("config.json"))
@@ -147,7 +154,8 @@ class RunDirectory:
             values = json.loads(path.read_text("utf-8"))
         except FileNotFoundError:
             raise RunError(
-                f"{self.path} is not a complete run: {name} is missing. Train it anew."
+                f"{self.path} is not a complete run: {name} is missing. "
+                "Restore it from a copy, or pass the path of another run."
             ) from None
         except (ValueError, OSError) as error:
             raise RunError(f"{path} cannot be read: {error}. Restore it from a copy.") from error
@@ -226,7 +234,7 @@ class RunDirectory:
 
 
 def newest_run(folder: Path = RUNS_FOLDER) -> RunDirectory:
-    """Find the run that was started last.
+    """Find the run that was started last and has weights.
 
     Args:
         folder: Where the runs lie.
@@ -237,7 +245,8 @@ def newest_run(folder: Path = RUNS_FOLDER) -> RunDirectory:
     Raises:
         RunError: There is none.
     """
-    configs = sorted(folder.glob("*/config.json"), key=lambda path: path.stat().st_mtime_ns)
+    complete = (w.with_name("config.json") for w in folder.glob("*/model.safetensors"))
+    configs = sorted(filter(Path.exists, complete), key=lambda path: path.stat().st_mtime_ns)
     if not configs:
         raise RunError(
             f"No run in {folder}/. Train one first, or pass the path of a run directory."

@@ -21,7 +21,7 @@ def import_tensorflow_quietly() -> None:
         os.dup2(held_back.fileno(), 2)
         try:
             importlib.import_module("tensorflow").config.list_physical_devices()
-        except BaseException:
+        except Exception:
             held_back.seek(0)
             os.write(kept, held_back.read())
             raise

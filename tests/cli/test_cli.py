@@ -37,7 +37,8 @@ def test_train_generate_score_info_from_a_file_to_figures(
     capfd, corpus_file, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    code, out, err = _run(capfd, "train", corpus_file, *SMALL, "--epochs", 2)
+    length = ["--epochs", 2, "--validate-every", 40]
+    code, out, err = _run(capfd, "train", corpus_file, *SMALL, *length)
     assert (code, out) == (0, "")
     assert "bits per character" in err
     assert (tmp_path / "runs" / "bottles" / "model.safetensors").exists()
@@ -56,7 +57,7 @@ def test_train_generate_score_info_from_a_file_to_figures(
     assert names | {"tokens", "characters"} <= score.keys()
 
     code, out, err = _run(capfd, "score", "runs/bottles", corpus_file)
-    assert code == 0 and "bits per char" in out
+    assert code == 0 and "bits per character" in out
     code, out, _ = _run(capfd, "info")
     assert code == 0 and "fused" in out
     code, out, _ = _run(capfd, "info", "runs/bottles", "--json")
@@ -115,7 +116,10 @@ def test_a_prompt_comes_from_a_file_or_from_standard_input(tiny_run, tmp_path):
         (["train", "--tokenizer", "morse"], ["morse", "char"]),
         (["train", "--preset", "hamlet"], ["preset", "shakespeare", "hamlet"]),
         (["train", "--resume", "--overwrite", "--run-dir", "RUN"], ["only one"]),
-        (["train", "--resume", "--run-dir", "RUN", "--hidden-size", "8"], ["keeps its corpus"]),
+        (
+            ["train", "--resume", "--run-dir", "RUN", "--hidden-size", "8"],
+            ["keeps its model", "--run-dir"],
+        ),
         (["train", "EMPTY"], ["empty"]),
         (["train", "SHORT", "--seq-len", "200"], ["seq_len", "--seq-len"]),
         (["train", "LATIN"], ["UTF-8", "3"]),
@@ -134,7 +138,7 @@ def test_a_prompt_comes_from_a_file_or_from_standard_input(tiny_run, tmp_path):
         (["generate", "RUN", "--stream", "-n", "2"], ["--stream"]),
         (["generate", "RUN", "--prompt", "a", "--prompt-file", "b"], ["twice"]),
         (["generate", "RUN", "--prompt-file", "nowhere"], ["nowhere"]),
-        (["generate", "RUN", "RUN"], ["Expected a RUN"]),
+        (["generate", "RUN", "RUN"], ["Expected a RUN", "--prompt"]),
         (["score", "RUN"], ["--split"]),
         (["score", "RUN", "EMPTY"], ["empty"]),
         (["score", "RUN", "LATIN"], ["UTF-8"]),

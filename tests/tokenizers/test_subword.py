@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from textgen.errors import ConfigError, TokenizerError
+from textgen.errors import TokenizerError
 from textgen.tokenizers.subword import SubwordTokenizer, train_subwords
 
 REPOSITORY = Path(__file__).parents[2]
@@ -125,23 +125,21 @@ def test_no_line_is_too_long_to_be_learnt_from():
 
 
 @pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
-def test_too_large_a_vocabulary_names_the_largest(algorithm):
-    with pytest.raises(
-        ConfigError, match=r"at most \d+ .*Received: 4000\..*--vocab-size"
-    ) as caught:
-        train_subwords(LESSON, 4000, algorithm)
-    largest = int(str(caught.value).split("at most ")[1].split()[0])
-    assert train_subwords(LESSON, largest, algorithm).vocab_size == largest
+def test_too_large_a_vocabulary_is_lowered_to_what_the_text_has(algorithm):
+    largest = train_subwords(LESSON, 4000, algorithm).vocab_size
+    assert 260 < largest < 4000
+    assert train_subwords(LESSON, largest + 1, algorithm).vocab_size == largest
 
 
 @pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
-def test_too_small_a_vocabulary_names_the_least(algorithm):
-    with pytest.raises(
-        ConfigError, match=r"at least \d+ .*Received: 260\..*--vocab-size"
-    ) as caught:
-        train_subwords(LESSON, 260, algorithm)
-    least = int(str(caught.value).split("at least ")[1].split()[0])
-    assert train_subwords(LESSON, least, algorithm).vocab_size == least
+@pytest.mark.parametrize("vocab_size", [262, 300, 400])
+def test_more_characters_than_room_write_the_rare_ones_in_bytes(algorithm, vocab_size):
+    many = "".join(chr(0x4E00 + i) * (1 + 600 // (i + 1)) for i in range(500))
+    tokenizer = train_subwords(many, vocab_size, algorithm)
+    assert tokenizer.vocab_size <= vocab_size
+    assert tokenizer.decode(tokenizer.encode(many)) == many
+    frequent, rare = chr(0x4E00), chr(0x4E00 + 499)
+    assert len(tokenizer.encode(frequent)) < len(tokenizer.encode(rare)) == 3
 
 
 def test_a_text_with_nothing_to_learn_is_refused():

@@ -14,6 +14,12 @@ def test_warm_up_climbs_in_equal_steps():
     assert rates[9:] == pytest.approx([1.0, 1.0, 1.0])
 
 
+def test_a_short_run_warms_up_for_a_twentieth_of_itself():
+    config = TrainingConfig(learning_rate=1.0, warmup_steps=1000, final_learning_rate_fraction=1.0)
+    assert learning_rate(config, 1, 0.025) == pytest.approx(0.5)
+    assert learning_rate(config, 3, 0.06) == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize("fraction, rate", [(0.0, 1.0), (0.5, 0.55), (1.0, 0.1)])
 def test_the_cosine_goes_from_the_peak_to_the_final_fraction(fraction, rate):
     assert learning_rate(_CONFIG, 1000, fraction) == pytest.approx(rate)

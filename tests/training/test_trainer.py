@@ -13,7 +13,7 @@ import safetensors.numpy
 
 import textgen
 from textgen.config import SamplingConfig
-from textgen.errors import ConfigError, CorpusError, RunError
+from textgen.errors import ConfigError, CorpusError, DeviceError, RunError, TrainingError
 from textgen.training import resume, train
 from textgen.training.trainer import FitStretch, fit_stretches
 
@@ -183,6 +183,29 @@ def test_a_subword_model_trains_scores_in_characters_and_writes(tiny_config, tex
     assert score.characters == len(text) - int(len(text) * 0.9)
     written = model.generate("green 🐸 ", SamplingConfig(max_new_tokens=30))
     assert written
+
+
+def test_a_loss_that_is_no_number_is_an_error_and_leaves_no_run(tiny_config, text, tmp_path):
+    config = _with_training(tiny_config, learning_rate=1e30, clip_norm=None)
+    with pytest.raises(TrainingError, match="--learning-rate"):
+        train(config, tmp_path / "run", text=text)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_finished_run_stays_as_it_is(tiny_run, tmp_path):
+    copy = textgen.RunDirectory(shutil.copytree(tiny_run.path, tmp_path / "copy"))
+    resume(copy.path)
+    _assert_equal_to_the_bit(_checkpoint(copy), _checkpoint(tiny_run))
+    assert copy.read_metrics() == tiny_run.read_metrics()
+
+
+def test_a_model_larger_than_the_memory_is_refused_before_anything_is_written(
+    tiny_config, text, tmp_path
+):
+    config = replace(tiny_config, model=textgen.ModelConfig(hidden_size=999_999_999))
+    with pytest.raises(DeviceError, match=r"GiB.*--hidden-size"):
+        train(config, tmp_path / "run", text=text)
+    assert not (tmp_path / "run").exists()
 
 
 def test_tensorboard_gets_its_events_and_the_environment_is_recorded(tiny_run):

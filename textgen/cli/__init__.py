@@ -6,11 +6,13 @@ Ctrl-C is exit code 130. A command imports what it runs when it runs, so that
 """
 
 import importlib
+import io
 import logging
 import os
 import sys
 from collections.abc import Sequence
 
+from textgen import __version__
 from textgen.errors import TextgenError
 
 COMMANDS = {
@@ -32,6 +34,9 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     Returns:
         The exit code: 0, 2 for an error of the user's, 130 for Ctrl-C.
     """
+    if argv and argv[0] == "--version":
+        print(__version__)
+        return 0
     if not argv or argv[0] in ("-h", "--help"):
         print(_overview(prog))
         return 0
@@ -42,6 +47,9 @@ def main(argv: Sequence[str], *, prog: str) -> int:
             file=sys.stderr,
         )
         return 2
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # a terminal that cannot show a character of the text gets a question mark
+        sys.stdout.reconfigure(errors="replace")
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("textgen").setLevel(logging.INFO)
     return _guarded(name, arguments, prog if prog.endswith(".py") else f"{prog} {name}")
@@ -57,11 +65,21 @@ def _guarded(name: str, arguments: list[str], prog: str) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        print(file=sys.stderr)
         return 130
     except BrokenPipeError:
         # whoever read our output (head, less) has enough; keep the exit quiet
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence_stdout()
         return 0
+    except OSError as error:
+        _silence_stdout()
+        print(f"error: {error.strerror}: {error.filename or 'standard output'}.", file=sys.stderr)
+        return 2
+
+
+def _silence_stdout() -> None:
+    """Send what is still to be flushed nowhere, so that the interpreter's exit is quiet."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _overview(prog: str) -> str:

@@ -48,7 +48,7 @@ def parse(command: type[T], arguments: Sequence[str], *, prog: str, default: T |
         ConfigError: A flag is unknown or its value does not fit.
         SystemExit: `--help` was asked for and has been printed.
     """
-    words = [_as_ours(word) for word in arguments]
+    words = _with_values([_as_ours(word) for word in arguments])
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -70,6 +70,14 @@ def _as_ours(word: str) -> str:
     return PEER_FLAGS.get(flag, flag) + equals + value
 
 
+def _with_values(words: list[str]) -> list[str]:
+    """Tie a prompt to its flag, so that one that begins with a dash is not taken for a flag."""
+    if "--prompt" not in words[:-1]:
+        return words
+    at = words.index("--prompt")
+    return [*words[:at], f"--prompt={words[at + 1]}", *words[at + 2 :]]
+
+
 def _in_one_line(box: str) -> str:
     """Return the message of one of tyro's framed errors, which ends at the first rule."""
     lines = [re.sub(r"^[│|]\s?|\s*[│|]$", "", line) for line in box.splitlines()]
@@ -80,7 +88,7 @@ def _in_one_line(box: str) -> str:
         if re.match(r"^\s*[─-]{5,}", line):
             break
         message.append(line.strip())
-    text = " ".join(message)
+    text = " ".join(message).partition(" Got errors:")[0]
     return text if text.endswith(".") else text + "."
 
 

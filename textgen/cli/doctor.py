@@ -20,7 +20,7 @@ class DoctorCommand:
     With a RUN its model and settings are looked at, else the defaults.
     """
 
-    words: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = ()
+    words: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = ()
     """A run directory."""
     measure: bool = False
     """Also time training steps of each kernel that can run here."""

@@ -10,6 +10,7 @@ import tyro
 from textgen.bundle import Bundle, load
 from textgen.cli.arguments import parse, run_and_rest
 from textgen.config import SamplingConfig, UnknownPolicy
+from textgen.corpora import decode_text
 from textgen.errors import ConfigError
 
 
@@ -21,7 +22,7 @@ class GenerateCommand:
     text begins. The prompt is printed before the text.
     """
 
-    words: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN -")] = ()
+    words: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN] [-]")] = ()
     """A run directory; and - to read the prompt from standard input."""
     prompt: str | None = None
     """The text to go on from."""
@@ -62,32 +63,26 @@ def run(arguments: list[str], prog: str) -> int:
 def _prompt(command: GenerateCommand, rest: list[str]) -> str:
     """Return the prompt from the one place that names it."""
     if rest not in ([], ["-"]):
-        raise ConfigError(f"Expected a RUN and - at most. Received also: {' '.join(rest)}.")
+        raise ConfigError(
+            f"Expected a RUN, a folder, and - at most. Received: {' '.join(command.words)}. "
+            "A text to go on from is given with --prompt or --prompt-file."
+        )
     given = [command.prompt is not None, command.prompt_file is not None, rest == ["-"]]
     if sum(given) > 1:
         raise ConfigError("The prompt is given twice. Pass one of --prompt, --prompt-file and -.")
     if command.prompt_file is not None:
         return _read_prompt(command.prompt_file)
     if rest:
-        return _decode(sys.stdin.buffer.read(), "standard input")
+        return decode_text(sys.stdin.buffer.read(), "standard input")
     return command.prompt or ""
 
 
 def _read_prompt(path: Path) -> str:
     try:
-        return _decode(path.read_bytes(), str(path))
+        return decode_text(path.read_bytes(), str(path))
     except OSError as error:
         raise ConfigError(
             f"The prompt file {path} cannot be read: {error.strerror}. Pass --prompt-file."
-        ) from error
-
-
-def _decode(content: bytes, name: str) -> str:
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"The prompt from {name} must be UTF-8; byte {error.start} is not. Convert it first."
         ) from error
 
 

@@ -18,7 +18,7 @@ class InfoCommand:
     Without a RUN the newest one under runs/ is taken.
     """
 
-    words: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = ()
+    words: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = ()
     """A run directory."""
     json: bool = False
     """Print one JSON object."""
@@ -35,7 +35,12 @@ def run(arguments: list[str], prog: str) -> int:
         print(json.dumps(facts, ensure_ascii=False))
     else:
         width = max(map(len, facts))
-        print("\n".join(f"{name:<{width}}  {_shown(value)}" for name, value in facts.items()))
+        print(
+            "\n".join(
+                f"{name.replace('_', ' '):<{width}}  {_shown(value)}"
+                for name, value in facts.items()
+            )
+        )
     return 0
 
 
@@ -77,5 +82,5 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     if isinstance(value, float):
-        return f"{value:,.4f}"
+        return f"{value:,.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -31,11 +31,14 @@ class ProgressBar(keras.callbacks.Callback):
         self._first = (0, 0.0)
 
     def __enter__(self):
-        self._bar.start()
         return self
 
     def __exit__(self, *_):
         self._bar.stop()
+
+    def on_train_begin(self, logs=None):
+        """Show the bar: what is said before training does not have to pass it."""
+        self._bar.start()
 
     def on_epoch_begin(self, epoch, logs=None):
         """Start measuring the throughput anew."""

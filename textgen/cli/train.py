@@ -1,12 +1,14 @@
 """`train`: from a text to a run directory, or on with a run."""
 
 import logging
+import shlex
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from textgen.cli.arguments import parse
 from textgen.config import RunConfig
+from textgen.corpora import read_corpus
 from textgen.errors import ConfigError
 from textgen.presets import get_preset
 from textgen.runs import RunDirectory, newest_run, unused_run
@@ -33,23 +35,33 @@ def run(arguments: list[str], prog: str) -> int:
     command = _parse(arguments, prog)
     if command.resume and command.overwrite:
         raise ConfigError("--resume goes on with a run and --overwrite removes it. Pass only one.")
-    target = _target(command)
+    if command.overwrite and command.run_dir is None:
+        raise ConfigError("--overwrite replaces the run at --run-dir. Pass --run-dir, too.")
+    target, text = _target(command), None
     if not command.resume:
         target.check_free(overwrite=command.overwrite)
+        text = read_corpus(command.config.corpus)
     import_tensorflow_quietly()
     from textgen.cli.progress import ProgressBar, SampleWriter
     from textgen.training import resume, train
 
-    _log.info("run: %s", target.path)
     try:
         with ProgressBar() as bar:
             callbacks = [bar, SampleWriter(target)]
             if command.resume:
                 resume(target.path, training=command.config.training, callbacks=callbacks)
             else:
-                train(command.config, target.path, overwrite=command.overwrite, callbacks=callbacks)
+                train(
+                    command.config,
+                    target.path,
+                    text=text,
+                    overwrite=command.overwrite,
+                    callbacks=callbacks,
+                )
     except KeyboardInterrupt:
-        _log.info("stopped; go on with: %s --resume --run-dir %s", prog, target.path)
+        if target.checkpoint_path.exists():
+            folder = shlex.quote(str(target.path))
+            _log.info("stopped; go on with: %s --resume --run-dir %s", prog, folder)
         return 130
     _report(target)
     return 0
@@ -61,10 +73,15 @@ def _parse(arguments: list[str], prog: str) -> TrainCommand:
     if first.resume:
         stored = _target(first).read_config()
         command = parse(TrainCommand, arguments, prog=prog, default=TrainCommand(config=stored))
-        if replace(command.config, training=stored.training) != stored:
+        changed = [
+            name
+            for name in ("corpus", "tokenizer", "model", "preset")
+            if getattr(command.config, name) != getattr(stored, name)
+        ]
+        if changed:
             raise ConfigError(
-                "A resumed run keeps its corpus, tokenizer, model and preset; only the length of "
-                "training and its rates can change. Leave the other flags out, or train anew."
+                f"A resumed run keeps its {', '.join(changed)}: leave those settings out, or train "
+                "anew. The run itself is named by --run-dir; without it the newest is taken."
             )
         return command
     if first.config.preset is None:
@@ -85,6 +102,6 @@ def _report(target: RunDirectory) -> None:
     print(
         f"validation: {best['bits_per_char']:.3f} bits per character "
         f"({best['validation_loss']:.4f} nats per token) at step {best['step']:,}\n"
-        f"write with it: python generate.py {target.path}",
+        f"write with it: python generate.py {shlex.quote(str(target.path))}",
         file=sys.stderr,
     )

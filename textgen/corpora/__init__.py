@@ -5,7 +5,7 @@ token ids, and `windows` says which of them each step reads. TensorFlow is impor
 only when a `tf.data.Dataset` or a TFDS source is asked for.
 """
 
-from textgen.corpora.sources import read_corpus
+from textgen.corpora.sources import decode_text, read_corpus
 from textgen.corpora.split import split_text
 from textgen.corpora.store import CORPUS_FILE, TokenizedCorpus, tokenize_corpus
 from textgen.corpora.windows import (
@@ -22,6 +22,7 @@ __all__ = [
     "LanePlan",
     "ScoringWindows",
     "TokenizedCorpus",
+    "decode_text",
     "plan_lanes",
     "read_corpus",
     "scoring_dataset",

@@ -54,8 +54,8 @@ def _read_source(source: str, config: CorpusConfig, stdin: BinaryIO | None) -> s
         text = read_tfds(name, config.text_feature, config.tfds_data_dir)
         return _plain_newlines(text)
     if source == "-":
-        return _decode((stdin or sys.stdin.buffer).read(), "standard input")
-    return _decode(_read_file(source), repr(source))
+        return decode_text((stdin or sys.stdin.buffer).read(), "standard input")
+    return decode_text(_read_file(source), repr(source))
 
 
 def _read_file(source: str) -> bytes:
@@ -81,14 +81,26 @@ def _read_file(source: str) -> bytes:
         ) from error
 
 
-def _decode(data: bytes, name: str) -> str:
+def decode_text(data: bytes, name: str) -> str:
+    """Read bytes as UTF-8, a byte order mark left out and every line end a newline.
+
+    Args:
+        data: The bytes of the file.
+        name: What to call it in an error.
+
+    Returns:
+        The text.
+
+    Raises:
+        CorpusError: The bytes are not UTF-8; the message has the offset of the first.
+    """
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         guess = "UTF-16" if utf16 else "WINDOWS-1252"
         raise CorpusError(
-            f"A source must be UTF-8. Received: {name}, whose byte at offset {error.start} "
+            f"A text must be UTF-8. Received: {name}, whose byte at offset {error.start} "
             f"(0x{data[error.start]:02X}) is not. "
             f"Convert it, for example with: iconv -f {guess} -t UTF-8 OLD > NEW"
         ) from error

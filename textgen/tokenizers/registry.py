@@ -27,7 +27,6 @@ def build_tokenizer(config: TokenizerConfig, training_text: str, alphabet_text: 
         A `CharTokenizer` or a `SubwordTokenizer`.
 
     Raises:
-        ConfigError: `vocab_size` does not suit the text.
         TokenizerError: There is nothing to build a vocabulary from.
     """
     if config.tokenizer == "char":

@@ -11,19 +11,26 @@ It knows nothing of characters that are rare: those become byte pieces.
 
 import codecs
 import io
+import logging
 import re
+from collections import Counter
 from itertools import chain
-from typing import Literal, NoReturn
+from typing import Literal
 
 import numpy as np
 import sentencepiece
 from numpy.typing import NDArray
 
 from textgen.config import UnknownPolicy
-from textgen.errors import ConfigError, TokenizerError
+from textgen.errors import TokenizerError
 from textgen.tokenizers.base import HEADER_FILE, checked_ids, fingerprint_files, header_file
 
 MODEL_FILE = "spm.model"
+
+# 256 bytes, UNK, the newline, the space
+_RESERVED_PIECES = 259
+
+_log = logging.getLogger(__name__)
 
 _SPACE_MARK = "\u2581"
 _CUT = re.compile(f"([\n{_SPACE_MARK}])")
@@ -147,14 +154,14 @@ def train_subwords(
     Args:
         text: The training text alone: pieces learnt from the validation text would
             flatter the score.
-        vocab_size: Number of pieces, 256 byte pieces, UNK and the newline included.
+        vocab_size: The most pieces, 256 byte pieces, UNK and the newline included; a
+            short text gives fewer.
         algorithm: How SentencePiece finds the pieces.
 
     Returns:
         The tokenizer; the same arguments always give the same one.
 
     Raises:
-        ConfigError: `vocab_size` is more or less than `text` allows.
         TokenizerError: `text` has nothing to learn from.
 
     Source: Kudo and Richardson 2018, "SentencePiece: A simple and language independent
@@ -166,15 +173,34 @@ def train_subwords(
             "Subwords need a text with at least one line that is not empty. "
             f"Received: {len(text):,} characters of empty lines. Give a longer corpus."
         )
-    model = io.BytesIO()
+    segments = _without_rare_characters(segments, vocab_size)
     try:
-        _run_trainer(segments, model, vocab_size, algorithm)
+        model = _run_trainer(segments, vocab_size, algorithm)
     except RuntimeError as error:
-        _raise_training_error(str(error), vocab_size)
-    return SubwordTokenizer(model.getvalue(), algorithm)
+        largest = _largest_vocab_size(str(error))
+        _log.info("vocab_size lowered from %d to %d: the text has no more", vocab_size, largest)
+        model = _run_trainer(segments, largest, algorithm)
+    return SubwordTokenizer(model, algorithm)
 
 
-def _run_trainer(segments: list[str], model: io.BytesIO, vocab_size: int, algorithm: str) -> None:
+def _without_rare_characters(segments: list[str], vocab_size: int) -> list[str]:
+    """Cut the segments where a character is too rare for a piece of its own.
+
+    In a text of more different characters than there is room for, such as Chinese, the
+    frequent ones take half of the room, pieces longer than one character the other half.
+    The rest is not learnt and so written in bytes.
+    """
+    counts = Counter(chain.from_iterable(segments))
+    room = vocab_size - _RESERVED_PIECES
+    if len(counts) <= room:
+        return segments
+    rare = [character for character, _ in counts.most_common()[max(1, room // 2) :]]
+    _log.info("%d rare characters are written in bytes", len(rare))
+    text = "\n".join(segments).translate(dict.fromkeys(map(ord, rare), "\n"))
+    return [part for part in text.split("\n") if part]
+
+
+def _run_trainer(segments: list[str], vocab_size: int, algorithm: str) -> bytes:
     """Train with the options under which decoding gives back every byte.
 
     One thread, so that the same text gives the same model on every machine. A
@@ -183,6 +209,7 @@ def _run_trainer(segments: list[str], model: io.BytesIO, vocab_size: int, algori
     would have no piece, and its bytes would be read back as U+2581.
     """
     longest = max(len(segment.encode()) for segment in segments)
+    model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(segments),
         model_writer=model,
@@ -202,21 +229,13 @@ def _run_trainer(segments: list[str], model: io.BytesIO, vocab_size: int, algori
         num_threads=1,
         minloglevel=2,
     )
+    return model.getvalue()
 
 
-def _raise_training_error(message: str, vocab_size: int) -> NoReturn:
-    too_high = re.search(r"too high.*value <= (\d+)", message)
-    too_low = re.search(r"smaller than required_chars\. \d+ vs (\d+)", message)
-    if too_high:
-        raise ConfigError(
-            f"`vocab_size` must be at most {too_high[1]} for this text. Received: {vocab_size}. "
-            f"Pass --vocab-size {too_high[1]}, give a longer corpus, or pass --tokenizer char."
-        )
-    if too_low:
-        raise ConfigError(
-            f"`vocab_size` must be at least {too_low[1]} for this text: bytes, UNK, space and each "
-            f"of its characters. Received: {vocab_size}. Pass --vocab-size {too_low[1]} or more."
-        )
+def _largest_vocab_size(message: str) -> int:
+    """Return the size that SentencePiece names where it was asked for too much."""
+    if too_high := re.search(r"too high.*value <= (\d+)", message):
+        return int(too_high[1])
     raise TokenizerError(
         f"SentencePiece could not learn from this text: {' '.join(message.split())}. "
         "Pass --tokenizer char, or give another corpus."

@@ -17,6 +17,7 @@ import keras
 
 from textgen.config import TrainingConfig
 from textgen.corpora import TokenizedCorpus
+from textgen.errors import TrainingError
 from textgen.metrics import score_from_loss
 from textgen.runs import RunDirectory
 from textgen.tokenizers import Tokenizer
@@ -56,13 +57,24 @@ class StopOnTime(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-class StopOnNan(keras.callbacks.Callback):
-    """Ends training when a validation loss is no number; the best weights are kept."""
+class RefuseNan(keras.callbacks.Callback):
+    """Ends training with an error when a validation loss is no number."""
+
+    def __init__(self, progress: Progress):
+        super().__init__()
+        self.progress = progress
 
     def on_epoch_end(self, epoch, logs=None):
-        """Stop if the loss has diverged."""
+        """Raise if the loss has diverged."""
         if not math.isfinite(logs["val_loss"]):
-            self.model.stop_training = True
+            best = self.progress.best_step
+            kept = (
+                f"The best weights, of step {best:,}, are kept" if best else "No weights are kept"
+            )
+            raise TrainingError(
+                f"The validation loss is {logs['val_loss']} at step {self.progress.step:,}. "
+                f"{kept}. Train anew with a lower --learning-rate or --clip-norm."
+            )
 
 
 class StopOnPatience(keras.callbacks.Callback):
@@ -209,9 +221,9 @@ def training_callbacks(
     """
     callbacks: list[keras.callbacks.Callback] = [
         FollowSchedule(config, progress),
+        RefuseNan(progress),
         KeepBest(run, tokenizer, progress),
         LogMetrics(run, corpus, steps_per_epoch, progress),
-        StopOnNan(),
         StopOnTime(progress),
     ]
     if config.patience is not None:

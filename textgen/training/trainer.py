@@ -75,10 +75,16 @@ def train(
     plan = _plan(config.training, corpus)
     _require_memory(config.model, tokenizer, plan)
     run.create(overwrite=overwrite)
-    run.write_config(config)
-    run.write_tokenizer(tokenizer)
-    run.write_corpus(corpus)
-    return _Session(run, config, tokenizer, corpus, plan, execution).fit(callbacks)
+    _log.info("run: %s", run.path)
+    try:
+        run.write_config(config)
+        run.write_tokenizer(tokenizer)
+        run.write_corpus(corpus)
+        return _Session(run, config, tokenizer, corpus, plan, execution).fit(callbacks)
+    except BaseException:
+        if not run.checkpoint_path.exists():
+            run.remove()
+        raise
 
 
 def resume(
@@ -113,6 +119,10 @@ def resume(
     plan = _plan(config.training, corpus)
     session = _Session(run, config, tokenizer, corpus, plan, execution)
     session.restore()
+    if session.progress.fraction >= 1:
+        _log.info("the run is finished: pass more --epochs or --max-minutes to go on")
+        return run
+    _log.info("going on at step %s", f"{session.progress.step:,}")
     run.write_config(config)
     return session.fit(callbacks)
 
@@ -186,7 +196,7 @@ class _Session:
         self.corpus, self.plan = corpus, plan
         training = config.training
         self.progress = Progress(
-            total_steps=training.epochs * plan.steps_per_epoch,
+            total_steps=training.total_steps(plan.steps_per_epoch),
             tokens_per_step=plan.batch_size * plan.seq_len,
             max_seconds=training.max_minutes and 60 * training.max_minutes,
         )
@@ -215,7 +225,7 @@ class _Session:
     def fit(self, callbacks: Sequence[keras.callbacks.Callback]) -> RunDirectory:
         """Train to the end, to a limit, or to Ctrl-C."""
         training = self.config.training
-        interval = training.validate_every or self.plan.steps_per_epoch
+        interval = training.validation_interval(self.plan.steps_per_epoch)
         interrupt = StopOnInterrupt()
         own = training_callbacks(
             config=training,
