@@ -127,6 +127,14 @@ def test_a_prompt_comes_from_a_file_or_from_standard_input(tiny_run, tmp_path):
         (["train", "nowhere.txt"], ["nowhere.txt"]),
         (["train", "builtin:bible"], ["builtin:bible", "python-docs"]),
         (["train", "tfds:no_such_set"], ["no_such_set"]),
+        (["train", "TALE", "--gru-kernel", "cudnn"], ["tensorflow[and-cuda]", "--gru-kernel"]),
+        (["train", "TALE", "--precision", "float16"], ["cuDNN", "--precision"]),
+        (["train", "TALE", "--hidden-size", "999999999"], ["GiB", "--hidden-size"]),
+        (["train", "TALE", "--learning-rate", "inf"], ["learning_rate", "above 0"]),
+        (["train", "TALE", "--seed", "99999999999"], ["seed"]),
+        (["train", "TALE", "--overwrite"], ["--run-dir"]),
+        (["train", "TALE", "--run-dir", "/proc/no/such"], ["/proc/no"]),
+        (["train", "TALE", "--run-dir", "SHORT"], ["is a file"]),
         (["train", "TALE", "--run-dir", "RUN"], ["--overwrite", "--resume"]),
         (["generate", "nowhere"], ["No run directory at nowhere"]),
         (["generate", "RUN", "--prompt", "1 é"], ["'é'", "--unknown skip"]),
@@ -168,10 +176,51 @@ def test_bad_input_gets_one_line_and_exit_code_2_and_leaves_nothing(
 def test_help_answers_for_every_command(capfd):
     code, out, _ = _run(capfd, "--help")
     assert code == 0 and "score" in out
-    for command in ("train", "generate", "score", "info"):
+    for command in ("train", "generate", "score", "info", "doctor"):
         code, out, _ = _run(capfd, command, "--help")
         assert code == 0
         assert "usage: textgen " + command in out
+
+
+def test_a_prompt_may_begin_with_a_dash_or_have_windows_line_ends(capfd, tiny_run, tmp_path):
+    flags = ["--max-new-tokens", "5", "--unknown", "skip"]
+    code, out, _ = _run(capfd, "generate", tiny_run.path, "--prompt", "--5 green", *flags)
+    assert code == 0 and out.startswith("--5 green")
+    (tmp_path / "prompt.txt").write_bytes(b"\xef\xbb\xbf7 green\r\nbottles")
+    path = tmp_path / "prompt.txt"
+    code, out, _ = _run(capfd, "generate", tiny_run.path, "--prompt-file", path, "--stream")
+    assert code == 0 and out.startswith("7 green\nbottles")
+
+
+def test_scoring_says_how_much_of_the_text_was_unknown(capfd, tiny_run, tmp_path):
+    (tmp_path / "text.txt").write_text("1 green 漢字 bottle", "utf-8")
+    words = ["score", tiny_run.path, tmp_path / "text.txt", "--unknown", "skip"]
+    code, _, err = _run(capfd, *words)
+    assert code == 0
+    assert "2 of 17 characters are unknown" in err
+
+
+def test_a_full_disk_and_a_narrow_terminal_give_no_traceback(tiny_run):
+    command = f"{sys.executable} generate.py {tiny_run.path} --max-new-tokens 9"
+    full = subprocess.run(
+        f"{command} > /dev/full",
+        shell=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert full.returncode == 2
+    assert full.stderr.count("\n") == 1 and full.stderr.startswith("error: ")
+    narrow = subprocess.run(
+        f"PYTHONIOENCODING=ascii {command} --prompt 漢 --unknown skip",
+        check=False,
+        shell=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert (narrow.returncode, narrow.stderr) == (0, "")
 
 
 def test_a_reader_that_has_enough_ends_it_quietly(tiny_run):
