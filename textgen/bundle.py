@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from textgen.config import RunConfig, SamplingConfig, UnknownPolicy
+from textgen.errors import RunError
 from textgen.evaluation import score_text, score_tokens, surprise
 from textgen.generation import Engine, EngineName, generate, make_engine, stream
 from textgen.metrics import TextScore
@@ -81,7 +82,11 @@ class Bundle:
         return stream(self.engine, self.tokenizer, prompt, sampling or SamplingConfig(), unknown)
 
     def score(self, text: str, *, unknown: UnknownPolicy = "error") -> TextScore:
-        """Return what the model pays for `text`, in one pass with carried state."""
+        """Return what the model pays for `text`, in one pass with carried state.
+
+        A long text is read in up to 32 lanes side by side; each but the first reads 256
+        tokens before its predictions count.
+        """
         return score_text(self.engine, self.tokenizer, text, unknown)
 
     def score_split(self, split: Literal["train", "validation"]) -> TextScore:
@@ -119,4 +124,9 @@ def load(run_dir: str | Path, *, engine: EngineName = "auto") -> Bundle:
     config = run.read_config()
     tokenizer = run.read_tokenizer()
     weights = run.read_weights(tokenizer)
+    if (weights.hidden_size, weights.num_layers) != (
+        config.model.hidden_size,
+        config.model.num_layers,
+    ):
+        raise RunError(f"config.json and model.safetensors of {run.path} do not fit together.")
     return Bundle(run, config, tokenizer, make_engine(engine, weights))

@@ -113,7 +113,7 @@ class RunDirectory:
 
     def _holds_a_run_alone(self) -> bool:
         return (self.path / "config.json").is_file() and all(
-            entry.name in _PARTS for entry in self.path.iterdir()
+            entry.name.lstrip(".").startswith(_PARTS) for entry in self.path.iterdir()
         )
 
     def write_config(self, config: RunConfig) -> None:
@@ -132,12 +132,11 @@ class RunDirectory:
         """
         if not self.path.is_dir():
             raise RunError(
-                f"No run directory at {self.path}. Pass the path of one, or train first; "
-                "a text to go on from is given with --prompt."
+                f"No run directory at {self.path}. Pass the path of one, or train first."
             )
         try:
             return RunConfig.from_dict(self._read_json("config.json"))
-        except ConfigError as error:
+        except (ConfigError, TypeError, AttributeError) as error:
             raise RunError(f"{self.path / 'config.json'}: {error}") from error
 
     def write_environment(self, values: dict[str, Any]) -> None:
@@ -233,11 +232,12 @@ class RunDirectory:
         )
 
 
-def newest_run(folder: Path = RUNS_FOLDER) -> RunDirectory:
-    """Find the run that was started last and has weights.
+def newest_run(folder: Path = RUNS_FOLDER, *, part: str = "model.safetensors") -> RunDirectory:
+    """Find the run that was started last.
 
     Args:
         folder: Where the runs lie.
+        part: The file that a run must have to count: weights, or a checkpoint to go on from.
 
     Returns:
         The run.
@@ -245,8 +245,10 @@ def newest_run(folder: Path = RUNS_FOLDER) -> RunDirectory:
     Raises:
         RunError: There is none.
     """
-    complete = (w.with_name("config.json") for w in folder.glob("*/model.safetensors"))
-    configs = sorted(filter(Path.exists, complete), key=lambda path: path.stat().st_mtime_ns)
+    configs = sorted(
+        (path for path in folder.glob("*/config.json") if (path.parent / part).exists()),
+        key=lambda path: path.stat().st_mtime_ns,
+    )
     if not configs:
         raise RunError(
             f"No run in {folder}/. Train one first, or pass the path of a run directory."

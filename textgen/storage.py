@@ -4,11 +4,16 @@ A machine that dies while a file is being replaced leaves the old content or the
 new, never a part of either.
 """
 
+import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -37,6 +42,16 @@ def write_json_atomically(path: Path, values: Any) -> None:
     """Replace the file at `path` by `values` as indented JSON."""
     text = json.dumps(values, indent=2, ensure_ascii=False)
     write_atomically(path, (text + "\n").encode())
+
+
+def tensors_sha256(tensors: Mapping[str, NDArray[np.generic]]) -> str:
+    """Return a hash over names, dtypes, shapes and contents, whatever their order."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(tensors[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.data.cast("B") if array.size else b"")
+    return digest.hexdigest()
 
 
 def _umask() -> int:

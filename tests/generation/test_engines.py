@@ -1,4 +1,3 @@
-import importlib.util
 import tracemalloc
 
 import numpy as np
@@ -9,8 +8,6 @@ from textgen.generation import make_engine, numpy_engine
 from textgen.generation.numpy_engine import NumpyEngine
 from textgen.generation.reference import ReferenceEngine, gru_step, sigmoid
 
-HAS_MODEL = importlib.util.find_spec("textgen.models.language_model") is not None
-
 TOKENS = np.random.default_rng(7).integers(0, 9, (3, 11)).astype(np.int32)
 
 
@@ -18,23 +15,14 @@ def close(actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
-def needs_model():
-    if not HAS_MODEL:
-        pytest.skip("textgen.models.language_model does not exist yet")
-
-
 @pytest.fixture(params=["reference", "numpy", "tensorflow"])
 def engine_name(request):
-    if request.param == "tensorflow":
-        needs_model()
     return request.param
 
 
 @pytest.mark.parametrize("num_layers", [1, 3])
 @pytest.mark.parametrize("name", ["numpy", "tensorflow"])
 def test_logits_and_state_equal_the_reference(random_weights, name, num_layers):
-    if name == "tensorflow":
-        needs_model()
     weights = random_weights(num_layers=num_layers)
     reference, engine = ReferenceEngine(weights), make_engine(name, weights)
     state = np.random.default_rng(1).uniform(-0.9, 0.9, (num_layers, 3, 6)).astype(np.float32)

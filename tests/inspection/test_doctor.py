@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from textgen.cli import main
 from textgen.config import ModelConfig, RunConfig, TrainingConfig
-from textgen.inspection import doctor
 from textgen.inspection.doctor import diagnose
+from textgen.models import kernels
 
 
 def test_every_layer_has_its_kernel_and_a_faster_one_has_somebody_to_blame():
@@ -26,19 +26,27 @@ def test_every_layer_has_its_kernel_and_a_faster_one_has_somebody_to_blame():
         assert "cudnn: " in layer["blame"]
 
 
+def test_a_run_that_asks_for_what_cannot_run_here_is_diagnosed_all_the_same():
+    if tf.config.list_logical_devices("GPU"):
+        pytest.skip("a GPU is visible")
+    config = RunConfig(training=TrainingConfig(gru_kernel="cudnn"))
+    (layer,) = diagnose(config)["layers"]
+    assert layer["kernel"] == "fused"
+    assert "cannot run here" in layer["blame"]
+
+
 @pytest.mark.parametrize(
     "found, blame",
     [
         ({"driver": False, "cuda": True, "cudnn": True}, "no NVIDIA driver"),
-        ({"driver": True, "cuda": True, "cudnn": False}, "libcudnn.so.9 not found"),
+        ({"driver": True, "cuda": True, "cudnn": False}, "libcudnn.so.9"),
         ({"driver": True, "cuda": True, "cudnn": True}, "CUDA_VISIBLE_DEVICES"),
     ],
 )
 def test_the_nearest_cause_is_blamed(monkeypatch, found, blame):
     if tf.config.list_logical_devices("GPU"):
         pytest.skip("a GPU is visible")
-    by_library = {doctor._GPU_LIBRARIES[name]: there for name, there in found.items()}
-    monkeypatch.setattr(doctor, "_loads", by_library.get)
+    monkeypatch.setattr(kernels, "library_is_there", found.get)
     monkeypatch.setattr(tf.test, "is_built_with_cuda", lambda: True)
     assert blame in diagnose()["gpu"]["blame"]
 
@@ -47,7 +55,7 @@ def test_a_tensorflow_without_cuda_is_blamed_first(monkeypatch):
     if tf.config.list_logical_devices("GPU"):
         pytest.skip("a GPU is visible")
     monkeypatch.setattr(tf.test, "is_built_with_cuda", lambda: False)
-    assert "tensorflow[and-cuda]" in diagnose()["gpu"]["blame"]
+    assert "without CUDA" in diagnose()["gpu"]["blame"]
 
 
 def test_measuring_gives_a_rate_for_each_kernel_that_can_run():

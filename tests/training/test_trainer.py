@@ -15,7 +15,7 @@ import textgen
 from textgen.config import SamplingConfig
 from textgen.errors import ConfigError, CorpusError, DeviceError, RunError, TrainingError
 from textgen.training import resume, train
-from textgen.training.trainer import FitStretch, fit_stretches
+from textgen.training.stretches import FitStretch, fit_stretches
 
 
 class _At(keras.callbacks.Callback):
@@ -74,15 +74,18 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tiny_confi
 
 
 @pytest.mark.parametrize("validate_every", [None, 7])
-def test_a_run_that_was_interrupted_resumes_to_the_bit(tiny_config, text, tmp_path, validate_every):
+@pytest.mark.parametrize("stops", [(11, 25), (7, 36), (35, 71)])
+def test_a_run_that_was_interrupted_resumes_to_the_bit(
+    tiny_config, text, tmp_path, validate_every, stops
+):
     config = _with_training(tiny_config, validate_every=validate_every)
     whole = train(config, tmp_path / "whole", text=text)
     with pytest.raises(KeyboardInterrupt):
-        train(config, tmp_path / "broken", text=text, callbacks=[_At(11, _interrupt)])
+        train(config, tmp_path / "broken", text=text, callbacks=[_At(stops[0], _interrupt)])
     broken = textgen.RunDirectory(tmp_path / "broken")
     assert broken.weights_path.exists()
     with pytest.raises(KeyboardInterrupt):
-        resume(broken.path, callbacks=[_At(25, _interrupt)])
+        resume(broken.path, callbacks=[_At(stops[1], _interrupt)])
     moved = textgen.RunDirectory(shutil.move(broken.path, tmp_path / "moved"))
     resume(moved.path)
     _assert_equal_to_the_bit(_checkpoint(whole), _checkpoint(moved))
@@ -101,6 +104,16 @@ def test_a_finished_run_goes_on_with_more_epochs(tiny_run, tmp_path):
     assert copy.read_config().training.epochs == 3
 
 
+def test_a_checkpoint_goes_on_with_another_kernel(tiny_run, tmp_path):
+    copy = textgen.RunDirectory(shutil.copytree(tiny_run.path, tmp_path / "copy"))
+    training = replace(copy.read_config().training, epochs=3, gru_kernel="reference")
+    resume(copy.path, training=training)
+    assert copy.read_environment()["gru_kernel"] == "reference"
+    assert (
+        copy.read_metrics()[-1]["validation_loss"] < tiny_run.read_metrics()[0]["validation_loss"]
+    )
+
+
 def test_what_cannot_change_within_a_run_is_refused(tiny_run):
     training = replace(tiny_run.read_config().training, batch_size=4)
     with pytest.raises(ConfigError, match="batch_size"):
@@ -111,6 +124,9 @@ def test_a_damaged_or_missing_checkpoint_is_refused(tiny_run, tmp_path):
     copy = textgen.RunDirectory(shutil.copytree(tiny_run.path, tmp_path / "copy"))
     content = copy.checkpoint_path.read_bytes()
     copy.checkpoint_path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(RunError, match="damaged"):
+        resume(copy.path)
+    copy.checkpoint_path.write_bytes(content[:-5] + bytes([content[-5] ^ 1]) + content[-4:])
     with pytest.raises(RunError, match="damaged"):
         resume(copy.path)
     copy.checkpoint_path.unlink()
@@ -220,11 +236,11 @@ def test_tensorboard_gets_its_events_and_the_environment_is_recorded(tiny_run):
     "first, total, interval, stretches",
     [
         (0, 30, 10, [FitStretch(0, 3, 10)]),
-        (0, 35, 10, [FitStretch(0, 3, 10), FitStretch(3, 4, 5)]),
-        (14, 35, 10, [FitStretch(1, 2, 6), FitStretch(2, 3, 10), FitStretch(3, 4, 5)]),
-        (33, 35, 10, [FitStretch(3, 4, 2)]),
+        (0, 35, 10, [FitStretch(0, 4, 10)]),
+        (14, 35, 10, [FitStretch(1, 2, 6), FitStretch(2, 4, 10)]),
+        (33, 35, 10, [FitStretch(3, 4, 7)]),
         (35, 35, 10, []),
-        (0, 4, 10, [FitStretch(0, 1, 4)]),
+        (0, 4, 10, [FitStretch(0, 1, 10)]),
     ],
 )
 def test_stretches_keep_validations_at_multiples_of_the_interval(first, total, interval, stretches):

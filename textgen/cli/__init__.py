@@ -73,7 +73,7 @@ def _guarded(name: str, arguments: list[str], prog: str) -> int:
         return 0
     except OSError as error:
         _silence_stdout()
-        print(f"error: {error.strerror}: {error.filename or 'standard output'}.", file=sys.stderr)
+        print(f"error: {error.strerror or error}: {error.filename or 'output'}.", file=sys.stderr)
         return 2
 
 

@@ -48,7 +48,7 @@ def parse(command: type[T], arguments: Sequence[str], *, prog: str, default: T |
         ConfigError: A flag is unknown or its value does not fit.
         SystemExit: `--help` was asked for and has been printed.
     """
-    words = _with_values([_as_ours(word) for word in arguments])
+    words = [_as_ours(word) for word in _with_prompt(arguments)]
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -70,11 +70,12 @@ def _as_ours(word: str) -> str:
     return PEER_FLAGS.get(flag, flag) + equals + value
 
 
-def _with_values(words: list[str]) -> list[str]:
-    """Tie a prompt to its flag, so that one that begins with a dash is not taken for a flag."""
-    if "--prompt" not in words[:-1]:
-        return words
-    at = words.index("--prompt")
+def _with_prompt(words: Sequence[str]) -> list[str]:
+    """Tie a prompt to its flag, so that one that looks like a flag is not taken for one."""
+    flags = ("--prompt", *(peer for peer, ours in PEER_FLAGS.items() if ours == "--prompt"))
+    at = next((i for i, word in enumerate(words[:-1]) if word in flags), None)
+    if at is None:
+        return list(words)
     return [*words[:at], f"--prompt={words[at + 1]}", *words[at + 2 :]]
 
 

@@ -50,9 +50,9 @@ def run(arguments: list[str], prog: str) -> int:
 def _table(findings: dict[str, Any]) -> str:
     gpu, cpu = findings["gpu"], findings["cpu"]
     rows = [(v["name"], v["found"], f"wanted {v['wanted']}") for v in findings["versions"]]
-    for name, library_found in gpu["found"].items():
+    for name, version in gpu["found"].items():
         wanted = gpu["wanted"].get(name)
-        rows.append((name, "found" if library_found else "not found", f"wanted {wanted or 'any'}"))
+        rows.append((name, version or "not found", f"wanted {wanted or 'any'}"))
     rows.append(("GPUs", ", ".join(gpu["visible"]) or "none", gpu["blame"] or ""))
     rows.append(("CPU", f"{cpu['cores']} cores", " ".join(cpu["instruction_sets"])))
     for layer in findings["layers"]:

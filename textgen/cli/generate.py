@@ -87,8 +87,9 @@ def _read_prompt(path: Path) -> str:
 
 
 def _stream(bundle: Bundle, prompt: str, command: GenerateCommand) -> None:
+    pieces = bundle.stream(prompt, command.sampling, unknown=command.unknown)
     print(prompt, end="", flush=True)
-    for piece in bundle.stream(prompt, command.sampling, unknown=command.unknown):
+    for piece in pieces:
         print(piece, end="", flush=True)
     print()
 

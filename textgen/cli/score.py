@@ -24,7 +24,7 @@ _LABELS = {
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreCommand:
-    """Tell what a model pays for a text, in one pass with carried state.
+    """Tell what a model pays for a text, in one pass with carried state (a long text in lanes).
 
     Without a RUN the newest one under runs/ is taken. Several files are scored as one
     text, as `train` reads them.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from textgen.cli.arguments import parse
-from textgen.config import RunConfig
+from textgen.config import CorpusConfig, RunConfig
 from textgen.corpora import read_corpus
 from textgen.errors import ConfigError
 from textgen.presets import get_preset
@@ -40,7 +40,7 @@ def run(arguments: list[str], prog: str) -> int:
     target, text = _target(command), None
     if not command.resume:
         target.check_free(overwrite=command.overwrite)
-        text = read_corpus(command.config.corpus)
+        text = _read_early(command.config.corpus)
     import_tensorflow_quietly()
     from textgen.cli.progress import ProgressBar, SampleWriter
     from textgen.training import resume, train
@@ -90,14 +90,25 @@ def _parse(arguments: list[str], prog: str) -> TrainCommand:
     return parse(TrainCommand, arguments, prog=prog, default=preset)
 
 
+def _read_early(corpus: CorpusConfig) -> str | None:
+    """Read the corpus before TensorFlow is imported, so that a wrong file is told at once."""
+    if any(source.startswith("tfds:") for source in corpus.sources):
+        return None
+    return read_corpus(corpus)
+
+
 def _target(command: TrainCommand) -> RunDirectory:
     if command.run_dir is not None:
         return RunDirectory(command.run_dir)
-    return newest_run() if command.resume else unused_run(command.config.corpus.sources)
+    if command.resume:
+        return newest_run(part="checkpoints/latest.safetensors")
+    return unused_run(command.config.corpus.sources)
 
 
 def _report(target: RunDirectory) -> None:
     rows = target.read_metrics()
+    if not rows:
+        return
     best = min(rows, key=lambda row: row["validation_loss"])
     print(
         f"validation: {best['bits_per_char']:.3f} bits per character "

@@ -3,7 +3,6 @@
 It looks and measures and changes nothing. How its findings are shown is not its concern.
 """
 
-import ctypes
 import os
 import platform
 from importlib import metadata
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from textgen.config import ModelConfig, RunConfig, TrainingConfig
+from textgen.errors import DeviceError
 
 _WANTED = {"tensorflow": ">=2.21,<2.22", "keras": ">=3.15.1,<4"}
 _INSTRUCTION_SETS = (
@@ -23,7 +23,6 @@ _INSTRUCTION_SETS = (
     "amx_bf16",
     "amx_int8",
 )
-_GPU_LIBRARIES = {"driver": "libcuda.so.1", "cuda": "libcudart.so.12", "cudnn": "libcudnn.so.9"}
 
 
 def diagnose(
@@ -38,9 +37,6 @@ def diagnose(
 
     Returns:
         Plain values: `versions`, `gpu`, `cpu`, `layers` and, if asked for, `measured`.
-
-    Raises:
-        DeviceError: The configuration asks for a kernel that cannot run here.
     """
     config = config or RunConfig()
     findings = {
@@ -55,7 +51,7 @@ def diagnose(
 
 
 def _versions() -> list[dict[str, str]]:
-    found = {name: metadata.version(name) for name in _WANTED}
+    found = {name: _version(name) or "not found" for name in _WANTED}
     python = {"name": "python", "found": platform.python_version(), "wanted": ">=3.11,<3.14"}
     return [
         python,
@@ -66,56 +62,34 @@ def _versions() -> list[dict[str, str]]:
 def _gpu() -> dict[str, Any]:
     import tensorflow as tf
 
-    from textgen.models.kernels import gpu_names
+    from textgen.models.kernels import GPU_LIBRARIES, gpu_names, why_no_gpu
 
     build = tf.sysconfig.get_build_info()
     return {
         "built_with_cuda": tf.test.is_built_with_cuda(),
         "wanted": {"cuda": build.get("cuda_version"), "cudnn": build.get("cudnn_version")},
-        "found": {name: _loads(library) for name, library in _GPU_LIBRARIES.items()},
+        "found": {name: _found(name) for name in GPU_LIBRARIES},
         "hardware": Path("/proc/driver/nvidia/gpus").exists() or Path("/dev/nvidia0").exists(),
         "visible": gpu_names(),
-        "blame": _blame(),
+        "blame": None if gpu_names() else why_no_gpu(),
     }
 
 
-def _loads(library: str) -> bool:
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        return bool(_pip_version(library))
-    return True
+def _found(name: str) -> str | None:
+    """Return the version of a GPU library, `"yes"` if it has none to tell; None if missing."""
+    from textgen.models.kernels import library_is_there
 
-
-def _pip_version(library: str) -> str | None:
-    """Return the version of the pip package that carries a CUDA library, if it is installed."""
-    packages = {
-        "libcudart.so.12": "nvidia-cuda-runtime-cu12",
-        "libcudnn.so.9": "nvidia-cudnn-cu12",
-    }
-    try:
-        return metadata.version(packages[library])
-    except (KeyError, metadata.PackageNotFoundError):
+    if not library_is_there(name):
         return None
+    package = {"cuda": "nvidia-cuda-runtime-cu12", "cudnn": "nvidia-cudnn-cu12"}.get(name)
+    return (package and _version(package)) or "yes"
 
 
-def _blame() -> str | None:
-    """Return what keeps cuDNN from running, the nearest cause first; None if nothing does."""
-    import tensorflow as tf
-
-    from textgen.models.kernels import gpu_names
-
-    if gpu_names():
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
         return None
-    if not tf.test.is_built_with_cuda():
-        return 'TensorFlow is built without CUDA: pip install "tensorflow[and-cuda]"'
-    missing = [name for name, library in _GPU_LIBRARIES.items() if not _loads(library)]
-    if "driver" in missing:
-        return f"no NVIDIA driver ({_GPU_LIBRARIES['driver']} is not there)"
-    if missing:
-        names = ", ".join(_GPU_LIBRARIES[name] for name in missing)
-        return f'{names} not found: pip install "tensorflow[and-cuda]"'
-    return "the driver sees no GPU; CUDA_VISIBLE_DEVICES may hide it"
 
 
 def _instruction_sets() -> list[str]:
@@ -128,17 +102,21 @@ def _instruction_sets() -> list[str]:
 
 def _layers(config: RunConfig) -> list[dict[str, str | None]]:
     """Return the kernel of each GRU layer, and what to blame if a faster one would run."""
-    from textgen.models.kernels import choose_execution
+    from textgen.models.kernels import choose_execution, why_no_gpu
 
-    execution = choose_execution(config.training.gru_kernel, config.training.precision)
-    best = choose_execution()
+    asked, best = config.training, choose_execution()
     blames = []
+    try:
+        execution = choose_execution(asked.gru_kernel, asked.precision)
+    except DeviceError as error:
+        execution = best
+        blames.append(f"what the run asks for cannot run here: {error}")
     if execution.kernel != best.kernel:
-        blames.append(f"--gru-kernel {config.training.gru_kernel} was asked for")
-    if execution.precision != best.precision:
-        blames.append(f"--precision {config.training.precision} was asked for")
+        blames.append(f"--gru-kernel {asked.gru_kernel} was asked for")
+    elif execution.precision != best.precision:
+        blames.append(f"--precision {asked.precision} was asked for")
     if best.kernel != "cudnn":
-        blames.append(f"cudnn: {_blame()}")
+        blames.append(f"cudnn: {why_no_gpu()}")
     return [
         {
             "name": f"gru_{i}",
@@ -155,7 +133,6 @@ def _layers(config: RunConfig) -> list[dict[str, str | None]]:
 def _measure(
     model: ModelConfig, vocab_size: int, training: TrainingConfig
 ) -> list[dict[str, str | float]]:
-    from textgen.errors import DeviceError
     from textgen.models.kernels import choose_execution
     from textgen.training.throughput import measure_tokens_per_second
 

@@ -43,8 +43,8 @@ def fused_gru(
         kernel: `[features, 3 * hidden_size]`.
         recurrent_kernel: `[hidden_size, 3 * hidden_size]`.
         bias: `[2, 3 * hidden_size]`.
-        products: Dtype of the matrix products; None: that of the state. Gates, states
-            and the gradients' sums keep the dtype of the state.
+        products: Dtype of the matrix products and of what they return; None: that of the
+            state. Gates, states and their gradients keep the dtype of the state.
 
     Returns:
         The state after each step, `[time, hidden_size, batch]` in the dtype of the products,

@@ -6,6 +6,7 @@ between them. What was asked for and cannot run is an error that names what is m
 nothing falls back in silence.
 """
 
+import ctypes
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from textgen.errors import DeviceError
 _MIN_LANES_PER_SHARD = 8
 _BFLOAT16_UNITS = ("amx_bf16", "avx512_bf16")
 _CPU_FLAGS = Path("/proc/cpuinfo")
+GPU_LIBRARIES = {"driver": "libcuda.so.1", "cuda": "libcudart.so.12", "cudnn": "libcudnn.so.9"}
 _INSTALL_CUDA = 'pip install "tensorflow[and-cuda]" on a machine with an NVIDIA GPU and its driver'
 
 
@@ -67,7 +69,7 @@ def choose_execution(kernel: GruKernel = "auto", precision: Precision = "auto") 
     """
     name, kernel_reason = _kernel(kernel)
     dtype, precision_reason = _precision(precision, name)
-    shards = (os.cpu_count() or 1) if name == "fused" and not gpu_names() else 1
+    shards = core_count() if name == "fused" and not gpu_names() else 1
     return Execution(
         kernel=name,
         kernel_reason=kernel_reason,
@@ -75,6 +77,13 @@ def choose_execution(kernel: GruKernel = "auto", precision: Precision = "auto") 
         precision_reason=precision_reason,
         shards=shards,
     )
+
+
+def core_count() -> int:
+    """Return the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def gpu_names() -> list[str]:
@@ -104,7 +113,7 @@ def limit_threads() -> bool:
         return True
     try:
         tf.config.threading.set_intra_op_parallelism_threads(1)
-        tf.config.threading.set_inter_op_parallelism_threads(os.cpu_count() or 1)
+        tf.config.threading.set_inter_op_parallelism_threads(core_count())
     except RuntimeError:
         return False
     return True
@@ -114,20 +123,35 @@ def _kernel(asked: GruKernel) -> tuple[str, str]:
     gpus = gpu_names()
     if asked == "cudnn" and not gpus:
         raise DeviceError(
-            f"`gru_kernel=cudnn` needs a GPU that TensorFlow can use; {_why_no_gpu()}. "
+            f"`gru_kernel=cudnn` needs a GPU that TensorFlow can use: {why_no_gpu()}. "
             f"Install it with {_INSTALL_CUDA}, or pass --gru-kernel fused."
         )
     if asked != "auto":
         return asked, "asked for"
     if gpus:
         return "cudnn", f"{len(gpus)} GPU(s) visible to TensorFlow"
-    return "fused", _why_no_gpu()
+    return "fused", f"no GPU: {why_no_gpu()}"
 
 
-def _why_no_gpu() -> str:
+def library_is_there(name: str) -> bool:
+    """Return whether the GPU library `name` of `GPU_LIBRARIES` can be loaded."""
+    try:
+        ctypes.CDLL(GPU_LIBRARIES[name])
+    except OSError:
+        return False
+    return True
+
+
+def why_no_gpu() -> str:
+    """Return what keeps TensorFlow from using a GPU, the nearest cause first."""
     if not tf.test.is_built_with_cuda():
         return "this TensorFlow is built without CUDA"
-    return "no GPU is visible to TensorFlow"
+    missing = [name for name in GPU_LIBRARIES if not library_is_there(name)]
+    if "driver" in missing:
+        return f"there is no NVIDIA driver ({GPU_LIBRARIES['driver']} not found)"
+    if missing:
+        return f"not found: {', '.join(GPU_LIBRARIES[name] for name in missing)}"
+    return "the driver shows no GPU to TensorFlow (CUDA_VISIBLE_DEVICES may hide it)"
 
 
 def _precision(asked: Precision, kernel: str) -> tuple[str, str]:
@@ -144,7 +168,9 @@ def _precision(asked: Precision, kernel: str) -> tuple[str, str]:
     if asked != "auto":
         return asked, "asked for"
     if kernel != "fused":
-        return "float32", f"the {kernel} kernel computes in float32"
+        return "float32", "as the weights are; a GPU may round products to TF32"
+    if gpu_names():
+        return "float32", "the fused kernel runs on a GPU"
     if unit := bfloat16_unit():
         return "bfloat16", f"the CPU has {unit}"
     return "float32", "the CPU has no bfloat16 unit"

@@ -5,7 +5,6 @@ multiplied, what the tokens mean, or TensorFlow: reading a model needs NumPy and
 safetensors alone.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from textgen.errors import RunError
+from textgen.storage import tensors_sha256
 
 WEIGHTS_SCHEMA_VERSION = 1
 
@@ -162,7 +162,7 @@ def serialize_weights(weights: ModelWeights, tokenizer_fingerprint: str) -> byte
     metadata = {
         "schema_version": str(WEIGHTS_SCHEMA_VERSION),
         "tokenizer_sha256": tokenizer_fingerprint,
-        "tensors_sha256": _tensors_sha256(tensors),
+        "tensors_sha256": tensors_sha256(tensors),
     }
     return _with_sorted_header(save(dict(tensors), metadata))
 
@@ -184,7 +184,7 @@ def load_weights(path: Path | str, tokenizer_fingerprint: str) -> ModelWeights:
     path = Path(path)
     metadata, tensors = _read(path)
     _require_schema(path, metadata.get("schema_version", ""))
-    if metadata.get("tensors_sha256") != _tensors_sha256(tensors):
+    if metadata.get("tensors_sha256") != tensors_sha256(tensors):
         raise _damaged(path, "its tensors do not have the sha256 they were saved with")
     if metadata.get("tokenizer_sha256") != tokenizer_fingerprint:
         raise RunError(
@@ -230,21 +230,12 @@ def _require_schema(path: Path, received: str) -> None:
         )
 
 
-def _tensors_sha256(tensors: Mapping[str, NDArray[np.generic]]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        array = np.ascontiguousarray(tensors[name])
-        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(array.data.cast("B") if array.size else b"")
-    return digest.hexdigest()
-
-
 def _require_finite(tensors: Mapping[str, Array]) -> None:
     for name, array in tensors.items():
         if not np.isfinite(array).all():
             raise RunError(
                 f"The weights must be finite. Received: NaN or infinity in {name}. "
-                "Training diverged: lower --learning-rate, or go back to an earlier checkpoint."
+                "Training diverged: train anew with a lower --learning-rate."
             )
 
 

@@ -99,8 +99,11 @@ class KeepBest(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Keep the weights if they are the best."""
-        if self.progress.record_validation(logs["val_loss"]):
+        loss = logs["val_loss"]
+        if loss < self.progress.best_loss:
+            # written first: a checkpoint must not tell of weights that are not there
             self.run.write_weights(self.model.language_model.model_weights(), self.tokenizer)
+        self.progress.record_validation(loss)
 
 
 class LogMetrics(keras.callbacks.Callback):
@@ -153,17 +156,22 @@ class LogMetrics(keras.callbacks.Callback):
 class SaveCheckpoints(keras.callbacks.Callback):
     """Writes the checkpoint after each validation and every few minutes in between."""
 
-    def __init__(self, run: RunDirectory, minutes: float | None, progress: Progress):
+    def __init__(
+        self, run: RunDirectory, tokenizer: Tokenizer, minutes: float | None, progress: Progress
+    ):
         super().__init__()
         self.run, self.minutes, self.progress = run, minutes, progress
+        self.fingerprint = tokenizer.fingerprint()
         self._saved_at = progress.seconds
 
     def on_train_batch_end(self, batch, logs=None):
-        """Save if the last checkpoint is old."""
+        """Save if the last checkpoint is old, and no validation is about to save anyway."""
+        if _ends_epoch(self, batch):
+            return
         due = (
             self.minutes is not None and self.progress.seconds - self._saved_at > 60 * self.minutes
         )
-        if due:
+        if due and math.isfinite(logs["loss"]):
             self._save()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -171,18 +179,32 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self._save()
 
     def _save(self):
-        save_checkpoint(self.run.checkpoint_path, self.model, self.progress)
+        path = self.run.checkpoint_path
+        save_checkpoint(path, self.model, self.progress, self.fingerprint)
         self._saved_at = self.progress.seconds
 
 
 class StopOnInterrupt(keras.callbacks.Callback):
-    """Turns Ctrl-C into a `KeyboardInterrupt` between two steps, when all state is whole."""
+    """Turns Ctrl-C into a `KeyboardInterrupt` between two steps, when all state is whole.
+
+    After the last step before a validation it waits for that: what is saved must not
+    claim a step whose validation is missing.
+
+    Attributes:
+        state_is_whole: False after a second Ctrl-C, which interrupts anywhere.
+    """
 
     def __init__(self):
         super().__init__()
         self.interrupted = False
+        self.state_is_whole = True
 
     def on_train_batch_end(self, batch, logs=None):
+        """Raise if Ctrl-C was pressed."""
+        if self.interrupted and not _ends_epoch(self, batch):
+            raise KeyboardInterrupt
+
+    def on_epoch_end(self, epoch, logs=None):
         """Raise if Ctrl-C was pressed."""
         if self.interrupted:
             raise KeyboardInterrupt
@@ -201,8 +223,14 @@ class StopOnInterrupt(keras.callbacks.Callback):
 
     def _remember(self, number, frame):
         if self.interrupted:
+            self.state_is_whole = False
             raise KeyboardInterrupt
         self.interrupted = True
+
+
+def _ends_epoch(callback: keras.callbacks.Callback, batch: int) -> bool:
+    """Return whether a validation follows the step `batch` at once."""
+    return batch + 1 == callback.params["steps"] or callback.model.stop_training
 
 
 def training_callbacks(
@@ -230,6 +258,6 @@ def training_callbacks(
         callbacks.append(StopOnPatience(config.patience, progress))
     return [
         *callbacks,
-        SaveCheckpoints(run, config.checkpoint_minutes, progress),
+        SaveCheckpoints(run, tokenizer, config.checkpoint_minutes, progress),
         keras.callbacks.TensorBoard(str(run.path / "tensorboard"), write_graph=False),
     ]

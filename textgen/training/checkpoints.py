@@ -15,36 +15,52 @@ import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
 from textgen.errors import RunError
-from textgen.storage import write_atomically
+from textgen.storage import tensors_sha256, write_atomically
 from textgen.training.progress import Progress
 
 _SCHEMA_VERSION = 1
 
 
-def save_checkpoint(path: Path, model: keras.Model, progress: Progress) -> None:
-    """Write the whole training state of `model` to `path`, atomically."""
+def save_checkpoint(
+    path: Path, model: keras.Model, progress: Progress, tokenizer_fingerprint: str
+) -> None:
+    """Write the whole training state of `model` to `path`, atomically.
+
+    Args:
+        path: The checkpoint.
+        model: A compiled model whose optimizer is built.
+        progress: How far the run has come.
+        tokenizer_fingerprint: Of the tokenizer that the model belongs to.
+    """
     tensors = {
         name: np.asarray(variable.numpy()) for name, variable in _named_variables(model).items()
     }
     metadata = {
         "schema_version": str(_SCHEMA_VERSION),
         "progress": json.dumps(progress.to_dict()),
+        "tensors_sha256": tensors_sha256(tensors),
+        "tokenizer_sha256": tokenizer_fingerprint,
     }
     write_atomically(path, safetensors.numpy.save(tensors, metadata))
 
 
-def load_checkpoint(path: Path, model: keras.Model, progress: Progress) -> None:
+def load_checkpoint(
+    path: Path, model: keras.Model, progress: Progress, tokenizer_fingerprint: str
+) -> None:
     """Put the training state in `path` back into `model` and `progress`.
 
     Args:
         path: What `save_checkpoint` wrote.
         model: A compiled model whose optimizer is built, of the same shape.
         progress: Takes over how far the run had come.
+        tokenizer_fingerprint: Of the run's tokenizer.
 
     Raises:
         RunError: The file is missing, damaged, or belongs to another model.
     """
-    tensors, kept = _read(path)
+    tensors, metadata = _read(path)
+    if metadata["tokenizer_sha256"] != tokenizer_fingerprint:
+        raise RunError(f"{path} belongs to another tokenizer. Restore it from a copy.")
     variables = _named_variables(model)
     if set(tensors) != set(variables):
         raise RunError(f"{path} belongs to a model of another shape. Train anew with --overwrite.")
@@ -54,8 +70,9 @@ def load_checkpoint(path: Path, model: keras.Model, progress: Progress) -> None:
                 f"{path}: {name} must have shape {tuple(variable.shape)}. "
                 f"Received: {tensors[name].shape}. Train anew with --overwrite."
             )
+    for name, variable in variables.items():
         variable.assign(tensors[name])
-    progress.restore(kept)
+    progress.restore(metadata["progress"])
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -65,7 +82,8 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        kept = json.loads(metadata["progress"])
+        metadata["progress"] = json.loads(metadata["progress"])
+        whole = metadata["tensors_sha256"] == tensors_sha256(tensors)
         version = int(metadata["schema_version"])
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise RunError(
@@ -73,7 +91,9 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         ) from error
     if version > _SCHEMA_VERSION:
         raise RunError(f"{path} was written by a newer textgen: upgrade to resume it.")
-    return tensors, kept
+    if not whole:
+        raise RunError(f"{path} is damaged: its hash is another. Restore it from a copy.")
+    return tensors, metadata
 
 
 def _named_variables(model: keras.Model) -> dict[str, keras.Variable]:

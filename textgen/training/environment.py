@@ -12,11 +12,12 @@ from textgen.models.kernels import Execution
 _PACKAGES = ("tensorflow", "keras", "numpy", "sentencepiece", "tensorflow-datasets")
 
 
-def describe_environment(execution: Execution) -> dict[str, Any]:
+def describe_environment(execution: Execution, seed: int) -> dict[str, Any]:
     """Describe the machine and its software.
 
     Args:
         execution: How the model is computed.
+        seed: The run's seed.
 
     Returns:
         Plain values for `environment.json`.
@@ -25,7 +26,8 @@ def describe_environment(execution: Execution) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
-        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "seed": seed,
         "devices": [device.name for device in tf.config.list_logical_devices()],
         "gru_kernel": execution.kernel,
         "gru_kernel_reason": execution.kernel_reason,
@@ -33,3 +35,10 @@ def describe_environment(execution: Execution) -> dict[str, Any]:
         "precision_reason": execution.precision_reason,
         "shards": execution.shards,
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

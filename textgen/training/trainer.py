@@ -6,8 +6,8 @@ goes and nothing of how its progress is shown: that comes in as callbacks.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -36,6 +36,7 @@ from textgen.training.checkpoints import load_checkpoint, save_checkpoint
 from textgen.training.environment import describe_environment
 from textgen.training.optimizer import make_optimizer
 from textgen.training.progress import Progress
+from textgen.training.stretches import FitStretch, fit_stretches
 
 _log = logging.getLogger("textgen")
 
@@ -50,10 +51,14 @@ def train(
 ) -> RunDirectory:
     """Train a language model and return its run directory.
 
+    With `epochs` as the limit the same seed gives the same weights on one machine; with
+    `max_minutes` the learning rate follows the clock. On a CPU TensorFlow's threads are
+    set for the fused kernel, if they have not started; Keras's global seed is set.
+
     Args:
         config: All settings.
         run_dir: Where the run goes; None: a free name under `runs/`.
-        text: The corpus itself, instead of what `config.corpus.sources` names.
+        text: The corpus itself; `config.corpus.sources` is then only what it is called.
         overwrite: Replace the run that lies at `run_dir`.
         callbacks: Keras callbacks of your own. They find `loss` (nats per token) and
             `bits_per_char` in the logs, `val_loss` and `val_bits_per_char` after a
@@ -65,7 +70,10 @@ def train(
     Raises:
         CorpusError: The text cannot be read or is too short.
         ConfigError: A setting does not fit the text.
+        DeviceError: The kernel, the precision or the size cannot be had here.
         RunError: `run_dir` holds something else.
+        TokenizerError: A vocabulary cannot be made from the text.
+        TrainingError: The loss is no longer a number.
         KeyboardInterrupt: Ctrl-C; the run is saved and can be resumed.
     """
     run = unused_run(config.corpus.sources) if run_dir is None else RunDirectory(Path(run_dir))
@@ -82,7 +90,7 @@ def train(
         run.write_corpus(corpus)
         return _Session(run, config, tokenizer, corpus, plan, execution).fit(callbacks)
     except BaseException:
-        if not run.checkpoint_path.exists():
+        if not run.checkpoint_path.exists() and not run.weights_path.exists():
             run.remove()
         raise
 
@@ -160,7 +168,7 @@ def _plan(config: TrainingConfig, corpus: TokenizedCorpus) -> LanePlan:
 
 def _choose_execution(config: TrainingConfig) -> Execution:
     """Decide how to compute, and say so; the threads must be set before the first device is."""
-    if not limit_threads():
+    if config.gru_kernel != "reference" and not limit_threads():
         _log.info("TensorFlow had started its threads already: training may be slower")
     execution = choose_execution(config.gru_kernel, config.precision)
     _log.info("GRU kernel: %s (%s)", execution.kernel, execution.kernel_reason)
@@ -193,7 +201,7 @@ class _Session:
         execution: Execution,
     ):
         self.run, self.config, self.tokenizer = run, config, tokenizer
-        self.corpus, self.plan = corpus, plan
+        self.corpus, self.plan, self.execution = corpus, plan, execution
         training = config.training
         self.progress = Progress(
             total_steps=training.total_steps(plan.steps_per_epoch),
@@ -215,11 +223,12 @@ class _Session:
         optimizer = make_optimizer(training, execution.precision)
         self.model.compile(optimizer=optimizer, jit_compile=False)
         self.model.optimizer.build(language_model.trainable_variables)
-        self.run.write_environment(describe_environment(execution))
 
     def restore(self) -> None:
         """Take over the checkpoint, and drop what the log holds beyond it."""
-        load_checkpoint(self.run.checkpoint_path, self.model, self.progress)
+        load_checkpoint(
+            self.run.checkpoint_path, self.model, self.progress, self.tokenizer.fingerprint()
+        )
         self.run.keep_metrics_until(self.progress.step)
 
     def fit(self, callbacks: Sequence[keras.callbacks.Callback]) -> RunDirectory:
@@ -235,6 +244,7 @@ class _Session:
             steps_per_epoch=self.plan.steps_per_epoch,
             progress=self.progress,
         )
+        self.run.write_environment(describe_environment(self.execution, training.seed))
         try:
             with interrupt.listening():
                 for stretch in fit_stretches(
@@ -244,14 +254,15 @@ class _Session:
                     if self.model.stop_training:
                         break
         except KeyboardInterrupt:
-            self._save_unfinished()
+            if interrupt.state_is_whole:
+                self._save_unfinished()
             raise
         except tf.errors.ResourceExhaustedError as error:
             raise self._out_of_memory() from error
         return self.run
 
-    def _fit_stretch(self, stretch: "FitStretch", callbacks) -> None:
-        last_step = self.progress.step + stretch.steps * (stretch.epochs - stretch.initial_epoch)
+    def _fit_stretch(self, stretch: FitStretch, callbacks) -> None:
+        last_step = self.progress.step + stretch.total_steps
         self.model.fit(
             training_dataset(self.corpus.train, self.plan, self.progress.step, last_step),
             initial_epoch=stretch.initial_epoch,
@@ -275,44 +286,8 @@ class _Session:
 
     def _save_unfinished(self) -> None:
         """Save where training stands; weights too if no validation has written any yet."""
-        save_checkpoint(self.run.checkpoint_path, self.model, self.progress)
+        fingerprint = self.tokenizer.fingerprint()
+        save_checkpoint(self.run.checkpoint_path, self.model, self.progress, fingerprint)
         if not self.run.weights_path.exists():
             weights = self.model.language_model.model_weights()
             self.run.write_weights(weights, self.tokenizer)
-
-
-@dataclass(frozen=True)
-class FitStretch:
-    """Arguments of one call of `fit`: Keras epochs of `steps` steps, all of one length."""
-
-    initial_epoch: int
-    epochs: int
-    steps: int
-
-
-def fit_stretches(first_step: int, total_steps: int, interval: int) -> Iterator[FitStretch]:
-    """Cut training into calls of `fit`, validations staying at the multiples of `interval`.
-
-    Keras gives all epochs of one call the same number of steps. A run that is resumed
-    in between two validations, or whose last stretch is shorter, takes a call more.
-
-    Args:
-        first_step: Steps already done.
-        total_steps: Steps of the whole run.
-        interval: Steps between two validations.
-
-    Yields:
-        The calls, in order; together they take `total_steps - first_step` steps.
-    """
-    step = first_step
-    while step < total_steps:
-        epoch = step // interval
-        aligned = step % interval == 0
-        whole = (total_steps - step) // interval if aligned else 0
-        if whole:
-            yield FitStretch(epoch, epoch + whole, interval)
-            step += whole * interval
-        else:
-            steps = min((epoch + 1) * interval, total_steps) - step
-            yield FitStretch(epoch, epoch + 1, steps)
-            step += steps
