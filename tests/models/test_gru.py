@@ -45,35 +45,35 @@ def _outputs_and_gradients(function, arguments, upstream):
 
 
 def _joined(tensors):
-    return np.concatenate([np.ravel(np.float64(tensor)) for tensor in tensors])
+    return np.concatenate([np.ravel(tf.cast(tensor, tf.float64)) for tensor in tensors])
 
 
 def _relative_error(value, truth):
-    value, truth = np.float64(tf.cast(value, tf.float64)), np.float64(truth)
     return np.linalg.norm(value - truth) / np.linalg.norm(truth)
 
 
 @pytest.mark.parametrize("products, limit", [("float32", 1e-5), ("bfloat16", 1e-2)])
 @pytest.mark.parametrize(
-    "time, batch, features, hidden",
-    [(1, 1, 9, 7), (1, 3, 2, 7), (5, 1, 9, 7), (20, 4, 33, 33), (50, 17, 5, 64)],
+    "time, batch, features, hidden, draws",
+    [(1, 1, 9, 7, 50), (1, 3, 2, 7, 50), (5, 1, 9, 7, 50), (20, 4, 33, 33, 2), (50, 17, 5, 64, 1)],
 )
 def test_fused_kernel_and_its_gradients_equal_the_reference_in_float64(
-    time, batch, features, hidden, products, limit
+    time, batch, features, hidden, draws, products, limit
 ):
     seed = np.random.SeedSequence().entropy
-    values = _arguments(time, batch, features, hidden, seed)
-    upstream = np.random.default_rng(seed).normal(size=(time + 1, hidden, batch))
-    single = [tf.constant(value, tf.float32) for value in values]
-    double = [tf.cast(value, tf.float64) for value in single]
-    fused = partial(fused_gru, products=tf.as_dtype(products))
-    got = _outputs_and_gradients(fused, single, upstream)
-    want = _outputs_and_gradients(_reference, double, upstream)
-    assert got[0].dtype == products
-    for value, truth in zip(got[:2], want[:2], strict=True):
-        assert _relative_error(value, truth) < limit, f"seed {seed}"
-    # as one vector: a single bias may have a gradient whose terms cancel to nearly nothing
-    assert _relative_error(_joined(got[2:]), _joined(want[2:])) < limit, f"seed {seed}"
+    fused = tf.function(partial(fused_gru, products=tf.as_dtype(products)))
+    got, want = [], []
+    for draw in range(draws):
+        values = _arguments(time, batch, features, hidden, [seed, draw])
+        upstream = np.random.default_rng([seed, draw]).normal(size=(time + 1, hidden, batch))
+        single = [tf.constant(value, tf.float32) for value in values]
+        double = [tf.cast(value, tf.float64) for value in single]
+        got.append(_outputs_and_gradients(fused, single, upstream))
+        want.append(_outputs_and_gradients(_reference, double, upstream))
+    assert got[0][0].dtype == products
+    # each over all draws: in a single small one terms may cancel to nearly nothing
+    for values, truths in zip(zip(*got, strict=True), zip(*want, strict=True), strict=True):
+        assert _relative_error(_joined(values), _joined(truths)) < limit, f"seed {seed}"
 
 
 @pytest.mark.parametrize("kernel", ["fused", "reference"])
