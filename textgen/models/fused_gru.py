@@ -59,7 +59,7 @@ def fused_gru(
 
         def gradient(d_outputs, d_last):
             d_recurrents, d_candidates, d_initial = _backward(
-                d_outputs, d_last, kept, tf.cast(recurrent_kernel, products)
+                d_outputs, d_last, rounded, kept, tf.cast(recurrent_kernel, products)
             )
             by_recurrent, by_candidate = _flat(d_recurrents.stack()), _flat(d_candidates.stack())
             by_inputs = by_recurrent[: 2 * by_candidate.shape[0]], by_candidate
@@ -87,14 +87,15 @@ def _forward(x, initial_state, kernel, recurrent_kernel, bias):
 
     The states are `[time + 1, hidden_size, batch]`, the initial one first: from the second
     on they are the outputs, up to the last but one what the recurrent products read. To be
-    popped: the state before each step, `z`, `r`, `c` and `u_c`, a stack each.
+    popped: `z`, `r`, `c` and `u_c`, a stack each, in the dtype of the products, which in
+    bfloat16 halves the memory of a step.
     """
     time, products = tf.shape(x)[0], x.dtype
     input_weights = tf.transpose(tf.cast(kernel, products))
     recurrent_weights = tf.transpose(tf.cast(recurrent_kernel, products))
     biases = _biases(bias, initial_state.shape[0])
     steps = _list(time, x.shape[1:], products).unstack(x)
-    stacks = [_empty_stack(initial_state) for _ in range(5)]
+    stacks = [_empty_stack(initial_state.shape, products) for _ in range(4)]
 
     def step(t, state, rounded, all_rounded, *stacks):
         x_gates = tf.cast(tf.matmul(input_weights, steps.read(t)), state.dtype)
@@ -106,7 +107,7 @@ def _forward(x, initial_state, kernel, recurrent_kernel, bias):
             new_state,
             new_rounded,
             all_rounded.write(t + 1, new_rounded),
-            *(_push(stack, value) for stack, value in zip(stacks, (state, *values), strict=True)),
+            *(_push(stack, value, products) for stack, value in zip(stacks, values, strict=True)),
         )
 
     rounded = tf.cast(initial_state, products)
@@ -120,27 +121,29 @@ def _forward(x, initial_state, kernel, recurrent_kernel, bias):
     return last, all_rounded.stack(), stacks
 
 
-def _empty_stack(like):
-    """Return a stack for tensors of the shape and dtype of `like`."""
+def _empty_stack(shape, dtype):
+    """Return a stack for tensors of one shape and dtype."""
     return tf.raw_ops.EmptyTensorList(
-        element_shape=tf.constant([-1 if n is None else n for n in like.shape]),
-        max_num_elements=-1,
-        element_dtype=like.dtype,
+        element_shape=_static(shape), max_num_elements=-1, element_dtype=dtype
     )
 
 
-def _push(stack, value):
-    return tf.raw_ops.TensorListPushBack(input_handle=stack, tensor=value)
+def _push(stack, value, dtype):
+    """Return the stack with `value` on top, kept in the stack's `dtype`."""
+    return tf.raw_ops.TensorListPushBack(input_handle=stack, tensor=tf.cast(value, dtype))
 
 
-def _pop(stack, shape, dtype):
-    """Return the tensor on top, and the stack without it."""
+def _pop(stack, shape, dtype, wanted):
+    """Return the tensor on top in the dtype `wanted`, and the stack without it."""
     stack, value = tf.raw_ops.TensorListPopBack(
-        input_handle=stack,
-        element_shape=tf.constant([-1 if n is None else n for n in shape]),
-        element_dtype=dtype,
+        input_handle=stack, element_shape=_static(shape), element_dtype=dtype
     )
-    return tf.ensure_shape(value, shape), stack
+    return tf.cast(tf.ensure_shape(value, shape), wanted), stack
+
+
+def _static(shape):
+    """Return a shape as the list ops want it, -1 for what is unknown when traced."""
+    return tf.constant([-1 if size is None else size for size in shape])
 
 
 def _biases(bias, hidden_size):
@@ -161,7 +164,7 @@ def _cell(x_gates, u_gates, biases, state):
     return c + z * (state - c), (z, r, c, u_c)
 
 
-def _backward(d_outputs, d_last, kept, recurrent_weights):
+def _backward(d_outputs, d_last, rounded, kept, recurrent_weights):
     """Return lists of the gates' gradients, and the gradient of the first state.
 
     The lists hold a tensor a step, in the dtype of the products: the gradients of the
@@ -172,10 +175,12 @@ def _backward(d_outputs, d_last, kept, recurrent_weights):
     size, batch = d_outputs.shape[1:]
     products, dtype = recurrent_weights.dtype, d_last.dtype
     steps = _list(time, [size, batch], d_outputs.dtype).unstack(d_outputs)
+    states = _list(time + 1, [size, batch], products).unstack(rounded)
 
     def step(t, d_state, d_recurrents, d_candidates, *stacks):
-        popped = [_pop(stack, [size, batch], dtype) for stack in stacks]
-        (previous, z, r, c, u_c), stacks = zip(*popped, strict=True)
+        popped = [_pop(stack, [size, batch], products, dtype) for stack in stacks]
+        (z, r, c, u_c), stacks = zip(*popped, strict=True)
+        previous = tf.cast(states.read(t), dtype)
         d_state = d_state + tf.cast(steps.read(t), dtype)
         through_gate = d_state * (1.0 - z)
         d_c = through_gate * (1.0 - c * c)
