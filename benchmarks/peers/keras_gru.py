@@ -5,16 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import workload
-from benchmarks.pacing import Pacer
-
-
-class _Paced(keras.callbacks.Callback):
-    def __init__(self):
-        super().__init__()
-        self.pacer = Pacer()
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.pacer.step_done()
+from benchmarks.peers.paced_fit import PacedFit
 
 
 def main() -> None:
@@ -35,7 +26,7 @@ def main() -> None:
     )
     tokens = np.random.default_rng(1).integers(0, workload.VOCAB_SIZE, size=(2, *shape))
     data = tf.data.Dataset.from_tensors(tuple(tokens.astype(np.int32))).repeat()
-    model.fit(data, steps_per_epoch=1_000_000, verbose=0, callbacks=[_Paced()])
+    model.fit(data, steps_per_epoch=1_000_000, verbose=0, callbacks=[PacedFit()])
 
 
 if __name__ == "__main__":

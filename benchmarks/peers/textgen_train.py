@@ -3,21 +3,11 @@
 import tempfile
 from pathlib import Path
 
-import keras
 import numpy as np
 
 import textgen
 from benchmarks import workload
-from benchmarks.pacing import Pacer
-
-
-class _Paced(keras.callbacks.Callback):
-    def __init__(self):
-        super().__init__()
-        self.pacer = Pacer()
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.pacer.step_done()
+from benchmarks.peers.paced_fit import PacedFit
 
 
 def main() -> None:
@@ -45,7 +35,7 @@ def main() -> None:
         ),
     )
     with tempfile.TemporaryDirectory() as folder:
-        textgen.train(config, Path(folder) / "run", text=text, callbacks=[_Paced()])
+        textgen.train(config, Path(folder) / "run", text=text, callbacks=[PacedFit()])
 
 
 if __name__ == "__main__":
