@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from textgen.config import RunConfig
-from textgen.corpora import TokenizedCorpus
+from textgen.corpora import CORPUS_FILE, TokenizedCorpus
 from textgen.errors import ConfigError, RunError
 from textgen.models.weights import ModelWeights, load_weights, serialize_weights
 from textgen.storage import write_atomically, write_json_atomically
@@ -37,7 +37,7 @@ _PARTS = (
     "config.json",
     "environment.json",
     "tokenizer",
-    "corpus.safetensors",
+    CORPUS_FILE,
     "model.safetensors",
     "checkpoints",
     "metrics.jsonl",
@@ -173,11 +173,11 @@ class RunDirectory:
 
     def write_corpus(self, corpus: TokenizedCorpus) -> None:
         """Store the token ids of both splits."""
-        write_atomically(self.path / "corpus.safetensors", corpus.to_bytes())
+        write_atomically(self.path / CORPUS_FILE, corpus.to_bytes())
 
     def read_corpus(self) -> TokenizedCorpus:
         """Return the token ids of both splits; raises `RunError` where they are missing."""
-        return TokenizedCorpus.load(self.path / "corpus.safetensors")
+        return TokenizedCorpus.load(self.path / CORPUS_FILE)
 
     def write_weights(self, weights: ModelWeights, tokenizer: Tokenizer) -> None:
         """Replace the best weights; they remember the tokenizer they belong to."""

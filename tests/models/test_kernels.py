@@ -20,7 +20,7 @@ def one_gpu(monkeypatch):
 
 def _with_cpu_flags(monkeypatch, tmp_path, flags):
     (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
-    monkeypatch.setattr(kernels, "_CPU_FLAGS", tmp_path / "cpuinfo")
+    monkeypatch.setattr(kernels, "_CPU_INFO", tmp_path / "cpuinfo")
 
 
 def test_without_a_gpu_the_fused_kernel_runs_and_says_why(no_gpu):

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T", bound=np.generic)
 
+SCORING_LANES = 32
+SCORING_WARM_UP = 256
+
 # Below this many tokens a lane, the warm-up would cost more than the lanes bring.
 _MIN_SCORING_LANE = 2048
 
@@ -190,8 +193,8 @@ class ScoringWindows:
 def scoring_windows(
     token_ids: NDArray[np.integer],
     start_id: int,
-    max_lanes: int = 32,
-    warm_up: int = 256,
+    max_lanes: int = SCORING_LANES,
+    warm_up: int = SCORING_WARM_UP,
     seq_len: int = 128,
 ) -> ScoringWindows:
     """Lay out a text for scoring in lanes that run side by side.
@@ -231,8 +234,8 @@ def scoring_windows(
 def scoring_dataset(
     token_ids: NDArray[np.integer],
     start_id: int,
-    max_lanes: int = 32,
-    warm_up: int = 256,
+    max_lanes: int = SCORING_LANES,
+    warm_up: int = SCORING_WARM_UP,
     seq_len: int = 128,
 ) -> "tuple[tf.data.Dataset, int]":
     """Return the windows of `scoring_windows` one by one, and how many lanes they have.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from textgen.config import UnknownPolicy
 from textgen.corpora import scoring_windows
+from textgen.corpora.windows import SCORING_LANES
 from textgen.errors import CorpusError
 from textgen.generation.engine import Engine
 from textgen.metrics import TextScore
@@ -19,8 +20,6 @@ from textgen.tokenizers.base import Tokenizer
 
 # A window's logits hold at most this many values, 32 MB, whatever the vocabulary.
 LOGITS_VALUES = 2**23
-MAX_LANES = 32
-WARM_UP = 256
 
 
 def score_text(
@@ -72,7 +71,7 @@ def score_tokens(
         CorpusError: `token_ids` is empty.
     """
     windows = scoring_windows(
-        token_ids, start_id, MAX_LANES, WARM_UP, _window_length(engine.vocab_size, MAX_LANES)
+        token_ids, start_id, seq_len=_window_length(engine.vocab_size, SCORING_LANES)
     )
     state = engine.initial_state(windows.token_ids.shape[1])
     total = 0.0

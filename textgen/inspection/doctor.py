@@ -93,10 +93,9 @@ def _version(package: str) -> str | None:
 
 
 def _instruction_sets() -> list[str]:
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text("utf-8").split())
-    except OSError:
-        return []
+    from textgen.models.kernels import cpu_flags
+
+    flags = cpu_flags()
     return [name for name in _INSTRUCTION_SETS if name in flags]
 
 

@@ -19,7 +19,7 @@ from textgen.errors import DeviceError
 # With fewer lanes than this a core, the forks cost more than the second core brings.
 _MIN_LANES_PER_SHARD = 8
 _BFLOAT16_UNITS = ("amx_bf16", "avx512_bf16")
-_CPU_FLAGS = Path("/proc/cpuinfo")
+_CPU_INFO = Path("/proc/cpuinfo")
 GPU_LIBRARIES = {"driver": "libcuda.so.1", "cuda": "libcudart.so.12", "cudnn": "libcudnn.so.9"}
 _INSTALL_CUDA = 'pip install "tensorflow[and-cuda]" on a machine with an NVIDIA GPU and its driver'
 
@@ -91,12 +91,17 @@ def gpu_names() -> list[str]:
     return [device.name for device in tf.config.list_logical_devices("GPU")]
 
 
+def cpu_flags() -> set[str]:
+    """Return the CPU's flags as Linux names them; empty where they cannot be read."""
+    try:
+        return set(_CPU_INFO.read_text("utf-8").split())
+    except OSError:
+        return set()
+
+
 def bfloat16_unit() -> str | None:
     """Return the name of the CPU's bfloat16 unit; None where there is none, or none is known."""
-    try:
-        flags = set(_CPU_FLAGS.read_text("utf-8").split())
-    except OSError:
-        return None
+    flags = cpu_flags()
     return next((unit for unit in _BFLOAT16_UNITS if unit in flags), None)
 
 
