@@ -1,44 +1,47 @@
 """Peers that take turns: each trains in a process of its own and waits for its share of steps.
 
-A worker is a module that trains without end and calls `Pacer.step_done` after each step.
-It is told over stdin how many steps to do and answers on stdout how long they took, so
+A worker is a module that trains without end and calls `Pacer.steps_done` after each step.
+It is told over stdin how many steps to do and answers on stdout how long one took, so
 that only one worker computes at a time and slow minutes of the machine hit all alike.
 """
 
 import resource
 import subprocess
 import sys
+import threading
 import time
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[1]
 _WARM_UP_STEPS = 3
+_SECONDS_TO_END = 30
 
 
 class Pacer:
     """The worker's side: counts steps, reports their time, and waits for more."""
 
     def __init__(self):
-        self._left = _WARM_UP_STEPS
+        self._share, self._done = _WARM_UP_STEPS, 0
         self._begun = time.perf_counter()
 
-    def step_done(self) -> None:
-        """Count a step; after the last of a share report and wait for the next share.
+    def steps_done(self, steps: int = 1) -> None:
+        """Count steps; after the last of a share report and wait for the next share.
 
         Raises:
             SystemExit: There is no next share.
         """
-        self._left -= 1
-        if self._left:
+        self._done += steps
+        if self._done < self._share:
             return
-        seconds = time.perf_counter() - self._begun
+        seconds = (time.perf_counter() - self._begun) / self._done
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(f"share {seconds} {peak}", flush=True)
         share = sys.stdin.readline()
         if not share.strip():
             raise SystemExit(0)
-        self._left = int(share)
+        self._share, self._done = int(share), 0
         self._begun = time.perf_counter()
 
 
@@ -50,11 +53,13 @@ class Worker:
         name: The subject it measures.
         process: The worker.
         peak_mib: Its peak resident memory so far.
+        errors: The last lines it wrote to stderr, shown if it fails.
     """
 
     name: str
     process: subprocess.Popen
     peak_mib: float = 0.0
+    errors: deque[str] = field(default_factory=lambda: deque(maxlen=20))
 
     @classmethod
     def start(cls, name: str, words: str) -> "Worker":
@@ -64,24 +69,29 @@ class Worker:
             cwd=_ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             text=True,
         )
         worker = cls(name, process)
+        # read all along, so that a full pipe never stops the worker
+        threading.Thread(target=worker._keep_errors, daemon=True).start()
         worker._read()
         return worker
 
     def run(self, steps: int) -> float:
-        """Have the worker do `steps` steps; return the seconds they took."""
+        """Have the worker do at least `steps` steps; return the seconds that one took."""
         self.process.stdin.write(f"{steps}\n")
         self.process.stdin.flush()
         return self._read()
 
     def stop(self) -> None:
-        """End the worker."""
+        """Tell the worker that there is no next share, and wait for its end."""
         self.process.stdin.close()
-        self.process.kill()
-        self.process.wait()
+        try:
+            self.process.wait(_SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
     def _read(self) -> float:
         for line in self.process.stdout:
@@ -89,4 +99,8 @@ class Worker:
                 _, seconds, peak = line.split()
                 self.peak_mib = float(peak)
                 return float(seconds)
-        raise SystemExit(f"{self.name} ended with status {self.process.wait()}")
+        status = self.process.wait()
+        raise SystemExit(f"{self.name} ended with status {status}:\n{''.join(self.errors)}")
+
+    def _keep_errors(self) -> None:
+        self.errors.extend(self.process.stderr)

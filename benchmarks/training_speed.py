@@ -17,6 +17,7 @@ _SUBJECTS = {
     "textgen float32": "benchmarks.peers.textgen_train --variant float32",
     "Keras fit": "benchmarks.peers.keras_gru --variant plain",
     "Keras fit XLA": "benchmarks.peers.keras_gru --variant xla",
+    "Keras fit bf16": "benchmarks.peers.keras_gru --variant mixed_bfloat16",
     "PyTorch float32": "benchmarks.peers.torch_gru --variant float32",
     "PyTorch bf16": "benchmarks.peers.torch_gru --variant bfloat16",
 }
@@ -50,7 +51,7 @@ def _compare(case: str, sizes: Sizes, turns: int) -> list[Measurement]:
         for worker in workers:
             # about half a second a turn, whatever the size
             steps = max(1, round(0.5 / (seconds[worker.name] or [0.25])[0]))
-            seconds[worker.name].append(worker.run(steps) / steps)
+            seconds[worker.name].append(worker.run(steps))
     for worker in workers:
         worker.stop()
     step_time = {name: statistics.median(values) for name, values in seconds.items()}

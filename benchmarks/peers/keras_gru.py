@@ -1,4 +1,4 @@
-"""Stock `keras.layers.GRU` in `fit`, paced; the variant is `plain` or `xla`."""
+"""Stock `keras.layers.GRU` in `fit`, paced; the variant is `plain`, `xla` or `mixed_bfloat16`."""
 
 import keras
 import numpy as np
@@ -11,6 +11,8 @@ from benchmarks.peers.paced_fit import PacedFit
 def main() -> None:
     """Train until there is no next share."""
     sizes, variant = workload.parse()
+    if variant == "mixed_bfloat16":
+        keras.config.set_dtype_policy(variant)
     shape = (workload.BATCH_SIZE, workload.SEQ_LEN)
     layers = [keras.layers.Embedding(workload.VOCAB_SIZE, workload.EMBEDDING_DIM)]
     for _ in range(sizes.num_layers):

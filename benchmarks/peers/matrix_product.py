@@ -14,7 +14,7 @@ def main() -> None:
     pacer = Pacer()
     while True:
         multiply()[0, 0].numpy()
-        pacer.step_done()
+        pacer.steps_done()
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def main() -> None:
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), workload.CLIP_NORM)
         optimizer.step()
-        pacer.step_done()
+        pacer.steps_done()
 
 
 if __name__ == "__main__":

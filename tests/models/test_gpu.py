@@ -54,4 +54,11 @@ def test_the_profile_names_a_cudnn_kernel(tmp_path):
     space = xplane_pb2.XSpace.FromString(path.read_bytes())
     names = {m.name for plane in space.planes for m in plane.event_metadata.values()}
     assert any("CudnnRNN" in name for name in names)
-    assert any("RNN" in name or "gru" in name.lower() for name in names if "Cudnn" not in name)
+    events = (
+        plane.event_metadata[event.metadata_id].name
+        for plane in space.planes
+        if plane.name.startswith("/device:GPU")
+        for line in plane.lines
+        for event in line.events
+    )
+    assert any("RNN" in name or "GRU" in name for name in events)

@@ -9,12 +9,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from textgen.corpora import TokenizedCorpus, plan_lanes, training_dataset
+from textgen.generation.tensorflow_engine import TensorFlowEngine
+from textgen.models import kernels
 from textgen.models.fused_gru import fused_gru
 from textgen.models.gru import GRU
 from textgen.models.kernels import Execution
 from textgen.models.language_model import build_language_model
 from textgen.models.reference_gru import reference_gru
 from textgen.presets import PRESETS
+from textgen.training.carried_state import CarriedStateModel
+from textgen.training.progress import Progress
 
 
 def _arguments(time, batch, features, hidden, seed):
@@ -106,7 +111,11 @@ def believed_gpu(monkeypatch):
 
 
 def _node_names(function):
-    graph = function.get_concrete_function().graph.as_graph_def()
+    return _names_in(function.get_concrete_function().graph)
+
+
+def _names_in(graph):
+    graph = graph.as_graph_def()
     names = {node.op for node in graph.node}
     return names | {node.op for f in graph.library.function for node in f.node_def}
 
@@ -145,6 +154,29 @@ def test_with_a_gpu_training_and_prefill_are_traced_with_the_cudnn_kernel(
     prefill = tf.function(lambda: model(tokens, model.initial_state(2)))
     assert {"CudnnRNNV3", "CudnnRNNBackpropV3"} <= _node_names(_training_step(model, tokens))
     assert "CudnnRNNV3" in _node_names(prefill)
+
+
+def test_what_fit_and_the_engine_compile_for_a_gpu_holds_the_cudnn_kernel(
+    believed_gpu, monkeypatch
+):
+    monkeypatch.setattr(kernels, "gpu_names", lambda: ["GPU:0"])
+    tokens = np.arange(12, dtype=np.int32) % 11
+    counts = ("train_characters", "train_bytes", "validation_characters", "validation_bytes")
+    corpus = TokenizedCorpus(train=tokens, validation=tokens, **dict.fromkeys(counts, 12))
+    model = CarriedStateModel(
+        _tiny("demo", 2),
+        corpus,
+        batch_size=2,
+        validation_lanes=1,
+        progress=Progress(total_steps=1, tokens_per_step=10),
+    )
+    model.compile(optimizer=keras.optimizers.AdamW(), steps_per_execution=3)
+    model.optimizer.build(model.language_model.trainable_variables)
+    windows = iter(training_dataset(tokens, plan_lanes(12, 2, 5, 1), 0, 1))
+    trained = partial(model.make_train_function().get_concrete_function, windows)
+    assert {"CudnnRNNV3", "CudnnRNNBackpropV3"} <= _names_in(trained().graph)
+    engine = TensorFlowEngine(model.language_model.model_weights())
+    assert "CudnnRNNV3" in _names_in(engine._call.get_concrete_function().graph)
 
 
 def test_under_a_mirrored_strategy_the_cudnn_kernel_stays(believed_gpu):

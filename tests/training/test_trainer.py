@@ -14,20 +14,22 @@ import safetensors.numpy
 import textgen
 from textgen.config import SamplingConfig
 from textgen.errors import ConfigError, CorpusError, DeviceError, RunError, TrainingError
-from textgen.training import resume, train
+from textgen.training import resume, train, trainer
+from textgen.training.optimizer import make_optimizer
 from textgen.training.stretches import FitStretch, fit_stretches
 
 
 class _At(keras.callbacks.Callback):
-    """Calls `action` after step number `step`."""
+    """Calls `action` once, after the call that takes step number `step`."""
 
     def __init__(self, step, action):
         super().__init__()
         self.step, self.action = step, action
 
     def on_train_batch_end(self, batch, logs=None):
-        if self.model.progress.step == self.step:
-            self.action()
+        if self.action is not None and self.model.progress.step >= self.step:
+            action, self.action = self.action, None
+            action()
 
 
 def _interrupt():
@@ -94,6 +96,32 @@ def test_a_run_that_was_interrupted_resumes_to_the_bit(
     assert steps[0] == steps[1]
     losses = [[row["validation_loss"] for row in run.read_metrics()] for run in (whole, moved)]
     assert losses[0] == losses[1]
+
+
+def test_more_steps_a_call_change_nothing_but_the_speed(tiny_config, text, tmp_path, monkeypatch):
+    runs = []
+    for steps in (1, 3):
+        monkeypatch.setattr(trainer, "steps_per_call", lambda *_, steps=steps: steps)
+        runs.append(train(tiny_config, tmp_path / str(steps), text=text))
+    _assert_equal_to_the_bit(*map(_checkpoint, runs))
+
+
+@pytest.mark.parametrize("first, then", [("float16", "float32"), ("float32", "float16")])
+def test_a_checkpoint_goes_on_with_another_precision(
+    tiny_config, text, tmp_path, monkeypatch, first, then
+):
+    # the optimizer of a precision; the model of float16 needs a GPU
+    def optimizer(precision):
+        return lambda training, _: make_optimizer(training, precision)
+
+    monkeypatch.setattr(trainer, "make_optimizer", optimizer(first))
+    run = train(tiny_config, tmp_path / "run", text=text)
+    monkeypatch.setattr(trainer, "make_optimizer", optimizer(then))
+    training = replace(run.read_config().training, epochs=3)
+    resume(run.path, training=training)
+    assert [row["epoch"] for row in run.read_metrics()] == [1, 2, 3]
+    moments = [name for name in _checkpoint(run) if name.startswith("optimizer.")]
+    assert any("velocity" in name for name in moments)
 
 
 def test_a_finished_run_goes_on_with_more_epochs(tiny_run, tmp_path):

@@ -136,7 +136,7 @@ class LanguageModel(keras.Model):
     def _run_fused(self, token_ids, state, kernels, training):
         """Run all layers in the layout of the fused kernel, `[time, features, batch]`."""
         products = self._products(training)
-        hidden, kernel = self._first_inputs(token_ids, products)
+        hidden, kernel = self._first_inputs(token_ids)
         next_states = []
         for i, (layer, dropout) in enumerate(zip(self.gru_layers, self.dropouts, strict=True)):
             hidden, last = layer.run_fused(
@@ -150,7 +150,7 @@ class LanguageModel(keras.Model):
             hidden = dropout(hidden, training=training)
         return tf.transpose(hidden, [2, 0, 1]), tf.stack(next_states)
 
-    def _first_inputs(self, token_ids, products):
+    def _first_inputs(self, token_ids):
         """Return the first layer's inputs `[time, features, batch]`, and their kernel.
 
         A vocabulary smaller than the embedding goes in as one-hot columns, with the
@@ -161,7 +161,7 @@ class LanguageModel(keras.Model):
         embeddings = tf.convert_to_tensor(self.embedding.embeddings)
         time_major = tf.transpose(token_ids)
         if self.vocab_size <= self.config.embedding_dim:
-            columns = tf.one_hot(time_major, self.vocab_size, axis=1, dtype=products)
+            columns = tf.one_hot(time_major, self.vocab_size, axis=1, dtype=tf.int8)
             return columns, tf.matmul(embeddings, kernel)
         return tf.transpose(tf.gather(embeddings, time_major), [0, 2, 1]), kernel
 

@@ -4,7 +4,8 @@ Each is a plain Keras callback with one duty; `training_callbacks` puts them in 
 order they depend on. They share one `Progress`. A user's own callbacks run after them
 and find `loss` and `bits_per_char` in the logs, and both again with `val_` in front
 after a validation. For Keras an "epoch" is the stretch between two validations, which
-is a pass over the corpus unless `validate_every` says otherwise.
+is a pass over the corpus unless `validate_every` says otherwise; and a "batch" is a call of
+the compiled step function, which for small models takes several steps.
 """
 
 import math
@@ -27,21 +28,30 @@ from textgen.training.schedule import learning_rate
 
 
 class FollowSchedule(keras.callbacks.Callback):
-    """Sets the learning rate before each step and counts steps after it."""
+    """Gives each call of the step function its steps with their learning rates; counts them."""
 
-    def __init__(self, config: TrainingConfig, progress: Progress):
+    def __init__(self, config: TrainingConfig, interval: int, progress: Progress):
         super().__init__()
-        self.config, self.progress = config, progress
+        self.config, self.interval, self.progress = config, interval, progress
+        self._steps = 0
 
     def on_train_batch_begin(self, batch, logs=None):
-        """Set the rate for the coming step."""
-        self.model.optimizer.learning_rate = learning_rate(
-            self.config, self.progress.step, self.progress.fraction
+        """Plan the steps of the coming call; none passes a validation or the end."""
+        progress = self.progress
+        first = progress.step
+        most = self.model.steps_per_execution
+        to_validation = self.interval - first % self.interval
+        self._steps = min(most, to_validation, progress.total_steps - first)
+        self.model.plan_steps(
+            [
+                learning_rate(self.config, step, progress.fraction_at(step))
+                for step in range(first, first + self._steps)
+            ]
         )
 
     def on_train_batch_end(self, batch, logs=None):
-        """Count the step."""
-        self.progress.step += 1
+        """Count the steps."""
+        self.progress.step += self._steps
 
 
 class StopOnTime(keras.callbacks.Callback):
@@ -52,7 +62,7 @@ class StopOnTime(keras.callbacks.Callback):
         self.progress = progress
 
     def on_train_batch_end(self, batch, logs=None):
-        """Stop after this step if the time is over."""
+        """Stop after this call if the time is over."""
         if self.progress.fraction >= 1:
             self.model.stop_training = True
 
@@ -185,9 +195,9 @@ class SaveCheckpoints(keras.callbacks.Callback):
 
 
 class StopOnInterrupt(keras.callbacks.Callback):
-    """Turns Ctrl-C into a `KeyboardInterrupt` between two steps, when all state is whole.
+    """Turns Ctrl-C into a `KeyboardInterrupt` between two calls, when all state is whole.
 
-    After the last step before a validation it waits for that: what is saved must not
+    After the last call before a validation it waits for that: what is saved must not
     claim a step whose validation is missing.
 
     Attributes:
@@ -229,8 +239,8 @@ class StopOnInterrupt(keras.callbacks.Callback):
 
 
 def _ends_epoch(callback: keras.callbacks.Callback, batch: int) -> bool:
-    """Return whether a validation follows the step `batch` at once."""
-    return batch + 1 == callback.params["steps"] or callback.model.stop_training
+    """Return whether a validation follows at once the call that ended with step `batch`."""
+    return batch + 1 >= callback.params["steps"] or callback.model.stop_training
 
 
 def training_callbacks(
@@ -240,6 +250,7 @@ def training_callbacks(
     tokenizer: Tokenizer,
     corpus: TokenizedCorpus,
     steps_per_epoch: int,
+    interval: int,
     progress: Progress,
 ) -> list[keras.callbacks.Callback]:
     """Return the callbacks of a run, in the order they depend on each other.
@@ -248,7 +259,7 @@ def training_callbacks(
     both tell of them; whatever stops training comes in between.
     """
     callbacks: list[keras.callbacks.Callback] = [
-        FollowSchedule(config, progress),
+        FollowSchedule(config, interval, progress),
         RefuseNan(progress),
         KeepBest(run, tokenizer, progress),
         LogMetrics(run, corpus, steps_per_epoch, progress),

@@ -7,6 +7,7 @@ backpropagation through time).
 """
 
 import math
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
@@ -27,7 +28,9 @@ class CarriedStateModel(keras.Model):
         progress: How far the run has come, for callbacks to read at `.progress`.
 
     `fit` takes batches of `({"token_ids", "restart"}, targets)`; `evaluate` takes
-    weights for the targets as a third part. `restart` zeroes the carried state.
+    weights for the targets as a third part. `restart` zeroes the carried state. Each call of
+    the compiled function of `fit` takes the steps that `plan_steps` announced, at most
+    `steps_per_execution`, which saves the way through Python (docs/experiments.md).
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class CarriedStateModel(keras.Model):
         self.training_state = self._state_variable(batch_size, "training_state")
         self.validation_state = self._state_variable(validation_lanes, "validation_state")
         self.loss_tracker = keras.metrics.Mean(name="loss")
+        self._rates = tf.Variable([0.0], shape=[None], trainable=False, dtype=tf.float32)
         self.built = True
 
     def _state_variable(self, lanes: int, name: str) -> keras.Variable:
@@ -60,6 +64,29 @@ class CarriedStateModel(keras.Model):
     def call(self, token_ids, state, training=False):
         """Predict the token after each position; see `LanguageModel.call`."""
         return self.language_model(token_ids, state, training=training)
+
+    def plan_steps(self, learning_rates: Sequence[float]) -> None:
+        """Have the next call of the training function take a step at each of the rates."""
+        self._rates.assign(learning_rates)
+
+    def make_train_function(self, force=False):
+        """Compile the function that `fit` calls with the iterator of its windows."""
+        if force or getattr(self, "train_function", None) is None:
+            self.train_function = tf.function(
+                self._take_steps, autograph=False, reduce_retracing=True
+            )
+        return self.train_function
+
+    def _take_steps(self, windows):
+        rates = tf.convert_to_tensor(self._rates)
+
+        def step(number):
+            self.optimizer.learning_rate = rates[number]
+            self.train_step(next(windows))
+            return number + 1
+
+        tf.while_loop(lambda number: number < tf.size(rates), step, [0], parallel_iterations=1)
+        return self._logs(self._train_bits)
 
     def train_step(self, data):
         """Take one optimizer step on one window of every lane."""

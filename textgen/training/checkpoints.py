@@ -19,6 +19,7 @@ from textgen.storage import tensors_sha256, write_atomically
 from textgen.training.progress import Progress
 
 _SCHEMA_VERSION = 1
+_SCALE = "loss_scale"
 
 
 def save_checkpoint(
@@ -62,8 +63,11 @@ def load_checkpoint(
     if metadata["tokenizer_sha256"] != tokenizer_fingerprint:
         raise RunError(f"{path} belongs to another tokenizer. Restore it from a copy.")
     variables = _named_variables(model)
-    if set(tensors) != set(variables):
+    # the scale of the loss belongs to float16: a run may go on in another precision
+    different = {name for name in set(tensors) ^ set(variables) if not name.startswith(_SCALE)}
+    if different:
         raise RunError(f"{path} belongs to a model of another shape. Train anew with --overwrite.")
+    variables = {name: variables[name] for name in tensors if name in variables}
     for name, variable in variables.items():
         if tuple(variable.shape) != tensors[name].shape:
             raise RunError(
@@ -98,7 +102,10 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 def _named_variables(model: keras.Model) -> dict[str, keras.Variable]:
     """Return every variable of training by a name that is the same in the next process."""
-    groups = {"model": model.variables, "optimizer": model.optimizer.variables}
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    own = {id(variable) for variable in optimizer.variables}
+    scale = [variable for variable in model.optimizer.variables if id(variable) not in own]
+    groups = {"model": model.variables, "optimizer": optimizer.variables, _SCALE: scale}
     metrics = {id(variable) for metric in model.metrics for variable in metric.variables}
     return {
         f"{group}.{number:03d}.{variable.name}": variable

@@ -46,7 +46,11 @@ class Progress:
     @property
     def fraction(self) -> float:
         """How much of the run is done, 0 to 1, by whichever limit is nearer."""
-        done = self.step / self.total_steps
+        return self.fraction_at(self.step)
+
+    def fraction_at(self, step: int) -> float:
+        """Return how much of the run would be done if `step` steps were, at this time."""
+        done = step / self.total_steps
         if self.max_seconds is not None:
             done = max(done, self.seconds / self.max_seconds)
         return min(1.0, done)

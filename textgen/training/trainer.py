@@ -36,7 +36,7 @@ from textgen.training.checkpoints import load_checkpoint, save_checkpoint
 from textgen.training.environment import describe_environment
 from textgen.training.optimizer import make_optimizer
 from textgen.training.progress import Progress
-from textgen.training.stretches import FitStretch, fit_stretches
+from textgen.training.stretches import FitStretch, fit_stretches, steps_per_call
 
 _log = logging.getLogger("textgen")
 
@@ -62,7 +62,8 @@ def train(
         overwrite: Replace the run that lies at `run_dir`.
         callbacks: Keras callbacks of your own. They find `loss` (nats per token) and
             `bits_per_char` in the logs, `val_loss` and `val_bits_per_char` after a
-            validation, and the network at `self.model.language_model`.
+            validation, and the network at `self.model.language_model`. A "batch" is up to
+            ten steps of a small model; `self.model.progress.step` has the true count.
 
     Returns:
         The run, with the best weights by validation loss.
@@ -221,7 +222,11 @@ class _Session:
             progress=self.progress,
         )
         optimizer = make_optimizer(training, execution.precision)
-        self.model.compile(optimizer=optimizer, jit_compile=False)
+        self.model.compile(
+            optimizer=optimizer,
+            jit_compile=False,
+            steps_per_execution=steps_per_call(config.model, plan, execution),
+        )
         self.model.optimizer.build(language_model.trainable_variables)
 
     def restore(self) -> None:
@@ -242,6 +247,7 @@ class _Session:
             tokenizer=self.tokenizer,
             corpus=self.corpus,
             steps_per_epoch=self.plan.steps_per_epoch,
+            interval=interval,
             progress=self.progress,
         )
         self.run.write_environment(describe_environment(self.execution, training.seed))
@@ -262,9 +268,11 @@ class _Session:
         return self.run
 
     def _fit_stretch(self, stretch: FitStretch, callbacks) -> None:
-        last_step = self.progress.step + stretch.total_steps
+        counted = stretch.counted_steps(self.model.steps_per_execution)
+        first_step = self.progress.step
         self.model.fit(
-            training_dataset(self.corpus.train, self.plan, self.progress.step, last_step),
+            # Keras begins the data anew where it believes that they have ended
+            training_dataset(self.corpus.train, self.plan, first_step, first_step + counted),
             initial_epoch=stretch.initial_epoch,
             epochs=stretch.epochs,
             steps_per_epoch=stretch.steps,

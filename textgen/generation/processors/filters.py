@@ -1,22 +1,14 @@
-"""What is done to the logits before a token is drawn: pure functions, one each.
-
-They are applied in one fixed order: ban, temperature, top-k, top-p. So top-p
-measures mass among the k survivors, at the temperature in force, and a banned token
-never uses up a place. This module knows logits. It does NOT know text, models, or how
-a token is drawn.
+"""Temperature, bans, and the filters that keep only some tokens.
 
 Every function takes and returns `[batch, vocab_size]`, leaves its argument as it was,
 and treats a logit of -inf as a token that cannot come.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from textgen.config import SamplingConfig
 from textgen.errors import ConfigError
 
 Logits = NDArray[np.floating]
@@ -25,54 +17,6 @@ Logits = NDArray[np.floating]
 MASS_TOLERANCE = 1e-6
 # A logit of 1e6 divided by less than this would leave the range of float32.
 SMALLEST_TEMPERATURE = 1e-30
-
-
-@dataclass(frozen=True)
-class ProcessorStep:
-    """One function and the value it is called with; prints as `keep_top_k(40)`.
-
-    Attributes:
-        function: Takes logits and `value`, returns logits.
-        value: Its setting.
-    """
-
-    function: Callable[[Logits, Any], Logits]
-    value: Any
-
-    @property
-    def name(self) -> str:
-        """The function's name."""
-        return self.function.__name__
-
-    def __call__(self, logits: Logits) -> Logits:
-        """Return the processed logits, `[batch, vocab_size]`."""
-        return self.function(logits, self.value)
-
-    def __str__(self) -> str:
-        return f"{self.name}({self.value})"
-
-
-def build_processors(
-    config: SamplingConfig, banned_ids: Sequence[int] = ()
-) -> tuple[ProcessorStep, ...]:
-    """Return the steps that `config` asks for, in the order they are applied.
-
-    Args:
-        config: A request; `None` leaves a step out. At temperature 0 only the ban is
-            left, since the most probable token survives every other step.
-        banned_ids: Token ids that must never come.
-
-    Returns:
-        At most four steps: ban, temperature, top-k, top-p.
-    """
-    steps = [ProcessorStep(ban_tokens, tuple(banned_ids))] if banned_ids else []
-    if config.temperature > 0:
-        steps.append(ProcessorStep(scale_by_temperature, config.temperature))
-        if config.top_k is not None:
-            steps.append(ProcessorStep(keep_top_k, config.top_k))
-        if config.top_p is not None:
-            steps.append(ProcessorStep(keep_top_p, config.top_p))
-    return tuple(steps)
 
 
 def ban_tokens(logits: Logits, token_ids: Sequence[int]) -> Logits:
