@@ -23,7 +23,7 @@ _CASES = ((32, 16, 50), (64, 32, 64), (128, 64, 100), (256, 64, 100))
 
 
 class _Stopwatch(keras.callbacks.Callback):
-    """Notes when each step ended; then ends training."""
+    """Notes when each call ended, and after which step; then ends training."""
 
     def __init__(self, steps: int):
         super().__init__()
@@ -31,8 +31,13 @@ class _Stopwatch(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Note the time."""
-        self.ends.append(time.perf_counter())
-        self.model.stop_training = len(self.ends) > self.steps
+        self.ends.append((self.model.progress.step, time.perf_counter()))
+        self.model.stop_training = self.model.progress.step > self.steps
+
+    def seconds_per_step(self) -> float:
+        """Return the median over the calls."""
+        steps, times = np.diff(self.ends, axis=0).T
+        return statistics.median(times / steps)
 
 
 def main() -> None:
@@ -57,7 +62,7 @@ def _measure(text: str, hidden_size: int, batch_size: int, seq_len: int) -> list
     with tempfile.TemporaryDirectory() as folder:
         textgen.train(config, Path(folder) / "run", text=text, callbacks=[stopwatch])
     seconds = {
-        "textgen": statistics.median(np.diff(stopwatch.ends)),
+        "textgen": stopwatch.seconds_per_step(),
         **_bare(stopwatch.model, batch_size, seq_len),
     }
     case = f"hidden {hidden_size}, {batch_size} x {seq_len}"
