@@ -78,9 +78,13 @@ class Worker:
         worker._read()
         return worker
 
-    def run(self, steps: int) -> float:
-        """Have the worker do at least `steps` steps; return the seconds that one took."""
-        self.process.stdin.write(f"{steps}\n")
+    def run(self, *words: object) -> float:
+        """Have the worker do a share: the steps it is to do, for writers also the case.
+
+        Returns:
+            Seconds that one step took.
+        """
+        print(*words, file=self.process.stdin)
         self.process.stdin.flush()
         return self._read()
 

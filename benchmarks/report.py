@@ -24,9 +24,19 @@ class Measurement:
     unit: str
 
 
-def parse_flags(description: str | None) -> argparse.Namespace:
-    """Return the flags that all benchmarks have: `quick` and `json`."""
+def parse_flags(description: str | None, *words: tuple[str, str]) -> argparse.Namespace:
+    """Return the flags that all benchmarks have, `quick` and `json`.
+
+    Args:
+        description: What the benchmark does.
+        words: Words that must follow as well, `(name, help text)`.
+
+    Returns:
+        The parsed command line.
+    """
     parser = argparse.ArgumentParser(description=description)
+    for name, text in words:
+        parser.add_argument(name, help=text)
     parser.add_argument("--quick", action="store_true", help="end within two minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
     return parser.parse_args()

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from textgen.config import (
-    SCHEMA_VERSION,
     CorpusConfig,
     ModelConfig,
     RunConfig,
@@ -13,6 +12,7 @@ from textgen.config import (
     TokenizerConfig,
     TrainingConfig,
 )
+from textgen.config.run import SCHEMA_VERSION
 from textgen.errors import ConfigError
 from textgen.presets import PRESETS, get_preset
 

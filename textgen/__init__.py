@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         TrainingConfig,
     )
     from textgen.errors import TextgenError
+    from textgen.generation import Request, Written
     from textgen.metrics import TextScore
     from textgen.presets import get_preset
     from textgen.runs import RunDirectory
@@ -39,6 +40,7 @@ _MODULE_OF = {
     "Bundle": "textgen.bundle",
     "CorpusConfig": "textgen.config",
     "ModelConfig": "textgen.config",
+    "Request": "textgen.generation",
     "RunConfig": "textgen.config",
     "RunDirectory": "textgen.runs",
     "SamplingConfig": "textgen.config",
@@ -46,6 +48,7 @@ _MODULE_OF = {
     "TextgenError": "textgen.errors",
     "TokenizerConfig": "textgen.config",
     "TrainingConfig": "textgen.config",
+    "Written": "textgen.generation",
     "get_preset": "textgen.presets",
     "load": "textgen.bundle",
     "resume": "textgen.training",
@@ -56,6 +59,7 @@ __all__ = [
     "Bundle",
     "CorpusConfig",
     "ModelConfig",
+    "Request",
     "RunConfig",
     "RunDirectory",
     "SamplingConfig",
@@ -63,6 +67,7 @@ __all__ = [
     "TextgenError",
     "TokenizerConfig",
     "TrainingConfig",
+    "Written",
     "get_preset",
     "load",
     "resume",

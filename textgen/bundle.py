@@ -1,17 +1,39 @@
 """A trained model ready to use: tokenizer, configuration and weights, loaded together."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from textgen import __version__
 from textgen.config import RunConfig, SamplingConfig, UnknownPolicy
+from textgen.corpora.passages import PassageIndex
 from textgen.errors import RunError
 from textgen.evaluation import score_text, score_tokens, surprise
-from textgen.generation import Engine, EngineName, generate, make_engine, stream
+from textgen.generation import (
+    Beam,
+    Engine,
+    EngineName,
+    Request,
+    WeightsPrecision,
+    Written,
+    beam_search,
+    calibrate_temperature,
+    make_engine,
+    stream_text,
+    write_texts,
+)
+from textgen.generation.engine import DEFAULT_ENGINE
+from textgen.generation.receipts import Receipt, installed_versions, text_hashes
 from textgen.metrics import TextScore
+from textgen.models.weights import ModelWeights
 from textgen.runs import RunDirectory
+from textgen.storage import tensors_sha256
 from textgen.tokenizers import Tokenizer
+
+# What rounding the weights may cost on the validation text, nats per token.
+MOST_LOSS = 0.005
 
 
 @dataclass(frozen=True)
@@ -22,13 +44,17 @@ class Bundle:
         run: Where it was loaded from.
         config: The settings it was trained with.
         tokenizer: Text to token ids and back.
-        engine: Computes the logits.
+        weights: The model.
+        engine_name: Which implementation computes.
+        precision: Of the weights it writes and scores with.
     """
 
     run: RunDirectory
     config: RunConfig
     tokenizer: Tokenizer
-    engine: Engine
+    weights: ModelWeights
+    engine_name: EngineName = "auto"
+    precision: WeightsPrecision = "float32"
 
     def generate(
         self,
@@ -62,13 +88,41 @@ class Bundle:
         unknown: UnknownPolicy = "error",
     ) -> list[str]:
         """Write `num_samples` texts from one prompt; see `generate`."""
-        return generate(
+        requests = [
+            Request(prompt=prompt, sampling=sampling or SamplingConfig(), row=row)
+            for row in range(num_samples)
+        ]
+        return [written.text for written in self.write(requests, unknown=unknown)]
+
+    def write(
+        self,
+        requests: Sequence[Request],
+        *,
+        unknown: UnknownPolicy = "error",
+        logprobs: int | None = None,
+    ) -> list[Written]:
+        """Write the texts of many requests, of different prompts and settings, side by side.
+
+        Args:
+            requests: What to write.
+            unknown: What to do with a character the model never saw.
+            logprobs: Also return what the model thought of each token, with so many
+                alternatives.
+
+        Returns:
+            The texts, in the order of the requests.
+
+        Raises:
+            ConfigError: Settings that this model cannot fulfil.
+            TokenizerError: A prompt has an unknown character, under `"error"`.
+        """
+        return write_texts(
             self.engine,
             self.tokenizer,
-            prompt,
-            sampling or SamplingConfig(),
-            num_samples,
-            unknown,
+            [self.resolved(request) for request in requests],
+            unknown=unknown,
+            logprobs=logprobs,
+            passages=self._passages_for(requests),
         )
 
     def stream(
@@ -79,7 +133,91 @@ class Bundle:
         unknown: UnknownPolicy = "error",
     ) -> Iterator[str]:
         """Yield one text piece by piece while it is written; never a part of a character."""
-        return stream(self.engine, self.tokenizer, prompt, sampling or SamplingConfig(), unknown)
+        request = Request(prompt=prompt, sampling=sampling or SamplingConfig())
+        return stream_text(
+            self.engine,
+            self.tokenizer,
+            self.resolved(request),
+            unknown=unknown,
+            passages=self._passages_for([request]),
+        )
+
+    def search(
+        self,
+        prompt: str = "",
+        num_beams: int = 4,
+        max_new_tokens: int = 100,
+        *,
+        length_penalty: float = 0.6,
+        unknown: UnknownPolicy = "error",
+    ) -> list[tuple[str, Beam]]:
+        """Return the most probable texts that beam search finds, the best first."""
+        token_ids = self.tokenizer.encode(prompt, unknown)
+        beams = beam_search(
+            self.engine,
+            token_ids if len(token_ids) else [self.tokenizer.start_id],
+            num_beams=num_beams,
+            max_new_tokens=max_new_tokens,
+            length_penalty=length_penalty,
+            banned_ids=self.tokenizer.banned_ids,
+        )
+        return [(self.tokenizer.decode(list(beam.token_ids)), beam) for beam in beams]
+
+    def receipt(
+        self, requests: Sequence[Request], texts: Sequence[str], unknown: UnknownPolicy = "error"
+    ) -> Receipt:
+        """Return what is needed to write `texts` again and to compare."""
+        return Receipt(
+            run=str(self.run.path),
+            weights_sha256=self.weights_sha256,
+            tokenizer_sha256=self.tokenizer.fingerprint(),
+            engine=DEFAULT_ENGINE if self.engine_name == "auto" else self.engine_name,
+            weights=self.precision,
+            unknown=unknown,
+            requests=tuple(self.resolved(request) for request in requests),
+            text_sha256=text_hashes(texts),
+            versions=installed_versions(__version__),
+        )
+
+    def resolved(self, request: Request) -> Request:
+        """Return the request with every `auto` replaced by what was measured."""
+        if request.sampling.temperature != "auto":
+            return request
+        return replace(request, sampling=replace(request.sampling, temperature=self.temperature))
+
+    @cached_property
+    def temperature(self) -> float:
+        """The temperature of `auto`: measured at the first use, then kept with the run."""
+        found = self.run.read_measurement("temperature", self.weights_sha256)
+        if found is None:
+            held_out = self.tokenizer.decode(self.run.read_corpus().validation)
+            calibration = calibrate_temperature(self.engine, self.tokenizer, held_out)
+            found = {
+                "temperature": calibration.temperature,
+                "held_out_entropy": calibration.held_out_entropy,
+                "written_entropy": calibration.written_entropy,
+            }
+            self.run.write_measurement("temperature", self.weights_sha256, found)
+        return float(found["temperature"])
+
+    @cached_property
+    def passages(self) -> PassageIndex:
+        """The index of the training text: built at the first use, then kept with the run."""
+        return self.run.read_passages(self.tokenizer)
+
+    def _passages_for(self, requests: Sequence[Request]) -> PassageIndex | None:
+        wanted = any(request.sampling.max_copy is not None for request in requests)
+        return self.passages if wanted else None
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """Hash of the weights' values."""
+        return tensors_sha256(self.weights.to_tensors())
+
+    @cached_property
+    def engine(self) -> Engine:
+        """What computes."""
+        return make_engine(self.engine_name, self.weights, self.precision)
 
     def score(self, text: str, *, unknown: UnknownPolicy = "error") -> TextScore:
         """Return what the model pays for `text`, in one pass with carried state.
@@ -105,13 +243,27 @@ class Bundle:
         """Return the pieces of `text`, each with what it costs the model in bits."""
         return surprise(self.engine, self.tokenizer, text, unknown)
 
+    def rounding_loss(self) -> float:
+        """Return what the precision costs on the validation text, nats per token; kept."""
+        found = self.run.read_measurement(f"rounding_{self.precision}", self.weights_sha256)
+        if found is None:
+            whole = replace(self, precision="float32").score_split("validation").loss
+            rounded = self.score_split("validation").loss
+            found = {"float32": whole, self.precision: rounded}
+            self.run.write_measurement(f"rounding_{self.precision}", self.weights_sha256, found)
+        return float(found[self.precision] - found["float32"])
 
-def load(run_dir: str | Path, *, engine: EngineName = "auto") -> Bundle:
+
+def load(
+    run_dir: str | Path, *, engine: EngineName = "auto", weights: WeightsPrecision = "float32"
+) -> Bundle:
     """Load a run by its path alone.
 
     Args:
         run_dir: The run directory, wherever it was moved to.
         engine: Which implementation computes; all compute the same.
+        weights: Precision of the weights; below float32 they are first held to the
+            validation text, once for a run.
 
     Returns:
         The model, ready to write and to score.
@@ -119,14 +271,21 @@ def load(run_dir: str | Path, *, engine: EngineName = "auto") -> Bundle:
     Raises:
         RunError: The run is missing, incomplete, damaged, of a newer schema, or its
             tokenizer does not belong to its weights.
+        ConfigError: The engine has no such precision.
     """
     run = RunDirectory(Path(run_dir))
     config = run.read_config()
     tokenizer = run.read_tokenizer()
-    weights = run.read_weights(tokenizer)
-    if (weights.hidden_size, weights.num_layers) != (
+    loaded = run.read_weights(tokenizer)
+    if (loaded.hidden_size, loaded.num_layers) != (
         config.model.hidden_size,
         config.model.num_layers,
     ):
         raise RunError(f"config.json and model.safetensors of {run.path} do not fit together.")
-    return Bundle(run, config, tokenizer, make_engine(engine, weights))
+    bundle = Bundle(run, config, tokenizer, loaded, engine, weights)
+    if weights != "float32" and (loss := bundle.rounding_loss()) > MOST_LOSS:
+        raise RunError(
+            f"`weights={weights}` must cost at most {MOST_LOSS} nats per token on the validation "
+            f"text. Received: {loss:.4f}. Pass --weights float32."
+        )
+    return bundle

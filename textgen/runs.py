@@ -8,6 +8,8 @@ corpus.safetensors  the token ids of both splits
 model.safetensors   the best weights by validation loss
 checkpoints/        everything needed to go on exactly where it stopped
 metrics.jsonl       one object a line
+passages.safetensors  where each passage of the training text stands, once it was asked for
+measurements/       what was measured of the best weights, once it was asked for
 samples/  tensorboard/
 ```
 
@@ -26,6 +28,7 @@ from typing import Any
 
 from textgen.config import RunConfig
 from textgen.corpora import CORPUS_FILE, TokenizedCorpus
+from textgen.corpora.passages import PASSAGES_FILE, PassageIndex
 from textgen.errors import ConfigError, RunError
 from textgen.models.weights import ModelWeights, load_weights, serialize_weights
 from textgen.storage import write_atomically, write_json_atomically
@@ -41,6 +44,8 @@ _PARTS = (
     "model.safetensors",
     "checkpoints",
     "metrics.jsonl",
+    PASSAGES_FILE,
+    "measurements",
     "samples",
     "tensorboard",
 )
@@ -201,6 +206,29 @@ class RunDirectory:
                 "Go on with it by --resume until the first validation."
             )
         return load_weights(self.weights_path, tokenizer.fingerprint())
+
+    def write_measurement(self, name: str, weights_sha256: str, values: dict[str, float]) -> None:
+        """Keep what was measured of the best weights, by its name."""
+        path = self.path / "measurements" / f"{name}.json"
+        write_json_atomically(path, {"weights_sha256": weights_sha256, **values})
+
+    def read_measurement(self, name: str, weights_sha256: str) -> dict[str, Any] | None:
+        """Return what `write_measurement` kept; None where there is none of these weights."""
+        path = self.path / "measurements" / f"{name}.json"
+        if not path.exists():
+            return None
+        values = self._read_json(f"measurements/{name}.json")
+        return values if values.get("weights_sha256") == weights_sha256 else None
+
+    def read_passages(self, tokenizer: Tokenizer) -> PassageIndex:
+        """Return the index of the training text; made and stored where there is none yet."""
+        text = tokenizer.decode(self.read_corpus().train)
+        path = self.path / PASSAGES_FILE
+        if path.exists():
+            return PassageIndex.from_bytes(path.read_bytes(), text)
+        index = PassageIndex.build(text)
+        write_atomically(path, index.to_bytes())
+        return index
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Add one line to `metrics.jsonl`."""

@@ -55,6 +55,9 @@ class PieceTokenizer:
     def decoder(self):
         return PieceDecoder()
 
+    def pieces(self):
+        return PIECES
+
 
 @pytest.fixture
 def random_weights():

@@ -6,6 +6,7 @@ import pytest
 from textgen.errors import ConfigError
 from textgen.generation import make_engine, numpy_engine
 from textgen.generation.numpy_engine import NumpyEngine
+from textgen.generation.onnx_engine import OnnxEngine
 from textgen.generation.reference import ReferenceEngine, gru_step, sigmoid
 
 TOKENS = np.random.default_rng(7).integers(0, 9, (3, 11)).astype(np.int32)
@@ -112,9 +113,9 @@ def test_sigmoid_neither_overflows_nor_loses_small_values():
     np.testing.assert_allclose(values, [np.exp(-700.0), 1 / (1 + np.exp(2.0)), 0.5, 1.0])
 
 
-def test_auto_is_numpy_and_an_unknown_engine_is_refused(random_weights):
-    assert isinstance(make_engine("auto", random_weights()), NumpyEngine)
-    with pytest.raises(ConfigError, match="one of auto, numpy, reference, tensorflow"):
+def test_auto_is_onnx_and_an_unknown_engine_is_refused(random_weights):
+    assert isinstance(make_engine("auto", random_weights()), OnnxEngine)
+    with pytest.raises(ConfigError, match="one of auto, numpy, onnx, reference, tensorflow"):
         make_engine("torch", random_weights())
 
 

@@ -2,13 +2,35 @@ import subprocess
 import sys
 import textwrap
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from textgen.config import SamplingConfig
 from textgen.errors import ConfigError, RunError
-from textgen.generation import generate, generate_tokens, make_engine, stream
+from textgen.generation import Request, build_processors, make_engine, stream_text, write_texts
+from textgen.generation.drawing import Row, draw_tokens
+
+
+def generate(engine, tokenizer, prompt, config, num_samples=1):
+    requests = [Request(prompt=prompt, sampling=config, row=row) for row in range(num_samples)]
+    return [written.text for written in write_texts(engine, tokenizer, requests)]
+
+
+def stream(engine, tokenizer, prompt, config):
+    return stream_text(engine, tokenizer, Request(prompt=prompt, sampling=config))
+
+
+def generate_tokens(engine, prompt_ids, config, banned=(), num_samples=1):
+    bias = np.zeros(engine.vocab_size, np.float32)
+    bias[list(banned)] = -np.inf
+    rows = [
+        Row(prompt_ids=np.asarray(prompt_ids, np.int32), sampling=config, bias=bias, row=row)
+        for row in range(num_samples)
+    ]
+    for drawn in draw_tokens(engine, rows):
+        yield from drawn.token_ids
 
 
 @pytest.fixture
@@ -133,10 +155,8 @@ def test_memory_does_not_grow_with_what_is_written(engine):
 
 def test_what_is_wrong_with_a_request_is_said_before_the_first_piece(engine, tokenizer):
     config = SamplingConfig()
-    with pytest.raises(ConfigError, match="num_samples"):
-        generate(engine, tokenizer, "a", config, num_samples=0)
     with pytest.raises(ConfigError, match="prompt_ids"):
-        generate_tokens(engine, np.array([], np.int32), config)
+        Row(prompt_ids=np.array([], np.int32), sampling=config)
     tokenizer.vocab_size = 10
     with pytest.raises(RunError, match="Received: 10"):
         stream(engine, tokenizer, "a", config)
@@ -148,7 +168,8 @@ def test_generating_and_scoring_import_neither_tensorflow_nor_keras():
         import numpy as np
         import textgen.evaluation, textgen.generation
         from textgen.config import SamplingConfig
-        from textgen.generation import generate_tokens, make_engine
+        from textgen.generation import Request, build_processors, make_engine, write_texts
+        from textgen.tokenizers.char import CharTokenizer
         from textgen.models.weights import GruWeights, ModelWeights
 
         ones = lambda *shape: np.ones(shape, np.float32)
@@ -157,13 +178,101 @@ def test_generating_and_scoring_import_neither_tensorflow_nor_keras():
             embedding=ones(4, 2), gru=(gru,), dense_kernel=ones(3, 4), dense_bias=ones(4)
         )
         engine = make_engine("auto", weights)
-        config = SamplingConfig(max_new_tokens=5)
-        drawn = list(generate_tokens(engine, np.array([1]), config))
+        request = Request(prompt="a", sampling=SamplingConfig(max_new_tokens=5))
+        (drawn,) = write_texts(engine, CharTokenizer("abcd", unk=False), [request])
         textgen.evaluation.score_tokens(engine, np.array([1, 2]), 0, 2, 2)
         heavy = {"tensorflow", "keras", "tensorflow_datasets", "torch"} & set(sys.modules)
-        print(len(drawn), sorted(heavy))
+        print(len(drawn.text), sorted(heavy))
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "5 []"
+
+
+def test_requests_of_different_prompts_lengths_and_settings_do_not_disturb_each_other(
+    engine, tokenizer
+):
+    requests = [
+        Request(prompt="ab ", sampling=SamplingConfig(max_new_tokens=40, top_k=3)),
+        Request(prompt="", sampling=SamplingConfig(max_new_tokens=7, temperature=0.0)),
+        Request(prompt="ab é\nab é", sampling=SamplingConfig(max_new_tokens=60, seed=4), row=3),
+        Request(prompt="a", sampling=SamplingConfig(max_new_tokens=0)),
+        Request(prompt="ab ", sampling=SamplingConfig(max_new_tokens=40, stop=("\n",)), row=1),
+    ]
+    together = write_texts(engine, tokenizer, requests)
+    alone = [write_texts(engine, tokenizer, [request])[0] for request in requests]
+    assert together == alone
+    assert together[3].text == ""
+
+
+def test_what_the_model_thought_is_told_for_every_token(engine, tokenizer):
+    request = Request(prompt="a", sampling=SamplingConfig(max_new_tokens=30, temperature=1.5))
+    (plain,) = write_texts(engine, tokenizer, [request])
+    (told,) = write_texts(engine, tokenizer, [request], logprobs=9)
+    assert told.text == plain.text
+    pieces = "".join(choice.text for choice in told.choices)
+    assert told.text in (pieces, pieces + "\ufffd")
+    logits, state = engine.prefill(tokenizer.encode("a")[None], engine.initial_state(1))
+    for choice in told.choices:
+        probs = np.exp(logits[0].astype(np.float64))
+        probs /= probs.sum()
+        assert choice.log_prob == pytest.approx(np.log(probs[choice.token_id]), abs=1e-6)
+        assert choice.rank == 1 + (probs > probs[choice.token_id]).sum()
+        assert choice.entropy == pytest.approx(-(probs * np.log(probs)).sum(), abs=1e-6)
+        assert sum(np.exp(p) for _, p in choice.alternatives) == pytest.approx(1)
+        assert choice.alternatives[choice.rank - 1][1] == pytest.approx(choice.log_prob)
+        logits, state = engine.decode_step(np.array([choice.token_id]), state)
+
+
+@pytest.mark.parametrize("banned", [("b",), ("ab",), ("aab", "é")])
+def test_banned_words_never_come_whatever_the_pieces(engine, tokenizer, banned):
+    config = SamplingConfig(max_new_tokens=400, temperature=1.2, ban=banned)
+    free = generate(engine, tokenizer, "a", SamplingConfig(max_new_tokens=400, temperature=1.2))[0]
+    text = generate(engine, tokenizer, "", config)[0]
+    assert any(word in free for word in banned)
+    assert not any(word in text for word in banned)
+
+
+def test_a_bias_makes_a_word_come_more_often(engine, tokenizer):
+    config = SamplingConfig(max_new_tokens=400, temperature=1.2)
+    counts = [
+        generate(engine, tokenizer, "a", replace(config, bias=bias))[0].count("a")
+        for bias in (("a=-3",), (), ("a=3",))
+    ]
+    assert counts[0] < counts[1] < counts[2]
+
+
+def test_every_setting_works_in_a_batch_and_changes_what_is_written(engine, tokenizer):
+    base = {"max_new_tokens": 120, "temperature": 1.1}
+    settings = [
+        {},
+        {"top_k": 2},
+        {"top_p": 0.5},
+        {"min_p": 0.4},
+        {"typical_p": 0.4},
+        {"top_n_sigma": 0.5},
+        {"xtc_probability": 1.0},
+        {"mirostat": 0.5},
+        {"repetition_penalty": 1.8},
+        {"presence_penalty": 2.0},
+        {"frequency_penalty": 0.5},
+        {"no_repeat_ngram": 2},
+        {"dry_multiplier": 3.0},
+        {"final_temperature": 0.1},
+        {"regex": "[ab ]+"},
+    ]
+    requests = [Request(prompt="ab ", sampling=SamplingConfig(**base, **s)) for s in settings]
+    texts = [written.text for written in write_texts(engine, tokenizer, requests)]
+    assert len(set(texts)) == len(texts)
+    assert texts == [generate(engine, tokenizer, "ab ", r.sampling)[0] for r in requests]
+
+
+def test_the_order_of_the_processors_can_be_printed():
+    config = SamplingConfig(top_k=40, presence_penalty=0.5, mirostat=3.0, temperature=0.7)
+    assert [str(step) for step in build_processors(config)] == [
+        "penalize_presence(history, 0.5)",
+        "scale_by_temperature(0.7)",
+        "keep_top_k(40)",
+        "keep_surprise_below(max_surprise)",
+    ]

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textgen.generation import pick, pick_greedy, row_uniforms, step_uniforms
+from textgen.generation import pick, pick_greedy, row_uniforms
 
 
 def take(iterator, count):
@@ -56,13 +56,6 @@ def test_greedy_takes_the_lower_id_of_equals():
     token_ids = pick_greedy(logits)
     assert token_ids.tolist() == [1, 1]
     assert token_ids.dtype == np.int32
-
-
-def test_a_row_draws_the_same_numbers_whatever_its_neighbours():
-    alone = [take(row_uniforms(seed=11, row=row), 700) for row in range(3)]
-    for num_rows in (1, 2, 3):
-        together = np.array(take(step_uniforms(seed=11, num_rows=num_rows), 700))
-        np.testing.assert_array_equal(together.T, alone[:num_rows])
 
 
 def test_rows_and_seeds_draw_different_numbers_in_the_unit_interval():

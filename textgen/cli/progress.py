@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from textgen.config import SamplingConfig
-from textgen.generation import generate, make_engine
+from textgen.generation import Request, make_engine, write_texts
 from textgen.runs import RunDirectory
 
 _REFRESH_SECONDS = 0.25
@@ -103,9 +103,11 @@ class SampleWriter(keras.callbacks.Callback):
         if not self._sampling.max_new_tokens:
             return
         engine = make_engine("auto", self.model.language_model.model_weights())
-        (text,) = generate(engine, self._tokenizer, self._prompt, self._sampling, unknown="skip")
-        self.run.write_sample(self.model.progress.step, self._prompt + text)
-        shown = (self._prompt + text).replace("\n", "\n    ")
+        request = Request(prompt=self._prompt, sampling=self._sampling)
+        (written,) = write_texts(engine, self._tokenizer, [request], unknown="skip")
+        text = self._prompt + written.text
+        self.run.write_sample(self.model.progress.step, text)
+        shown = text.replace("\n", "\n    ")
         console.print(f"    {shown}", style="dim", markup=False)
 
 

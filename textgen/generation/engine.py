@@ -4,15 +4,19 @@ An engine knows token ids, a state and logits. It does NOT know text, sampling, 
 when to stop.
 """
 
-from typing import Any, Literal, Protocol
+import importlib
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from textgen.errors import ConfigError
+from textgen.machine import core_count
 from textgen.models.weights import ModelWeights
 
-EngineName = Literal["auto", "numpy", "reference", "tensorflow"]
+EngineName = Literal["auto", "numpy", "onnx", "reference", "tensorflow"]
+WeightsPrecision = Literal["float32", "int8", "int4"]
 
 State = NDArray[Any]
 
@@ -73,35 +77,89 @@ class Engine(Protocol):
         """
 
 
-def make_engine(name: EngineName, weights: ModelWeights) -> Engine:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LoopSettings:
+    """How an engine that draws for itself draws; the order is that of `processors`.
+
+    Attributes:
+        temperature: 0 takes the most probable token.
+        top_k: None: all.
+        top_p: None: all.
+        min_p: None: all.
+        bias: `[vocab_size]` float32, added to the logits before the temperature; None: nothing.
+    """
+
+    temperature: float
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    bias: NDArray[np.float32] | None = None
+
+
+@runtime_checkable
+class Drawing(Engine, Protocol):
+    """An engine that can also draw: the whole loop in one call."""
+
+    def write(
+        self,
+        token_ids: NDArray[np.integer],
+        state: State,
+        uniforms: NDArray[np.float64],
+        settings: LoopSettings,
+    ) -> tuple[NDArray[np.int32], State]:
+        """Read a token a row, draw the next, and so on.
+
+        Args:
+            token_ids: `[batch]`, tokens that have not been read yet.
+            state: `[num_layers, batch, hidden_size]`.
+            uniforms: `[steps, batch]` in `[0, 1)`, what each draw is made with.
+            settings: How to draw.
+
+        Returns:
+            The drawn tokens `[steps, batch]`, the last of which have not been read, and
+            the next state.
+        """
+
+
+def make_engine(
+    name: EngineName,
+    weights: ModelWeights,
+    precision: WeightsPrecision = "float32",
+) -> Engine:
     """Return the engine `name` for a model.
 
     Args:
-        name: `"numpy"`; `"tensorflow"`, the Keras model itself; `"reference"`, the slow
-            twin in float64; `"auto"`: NumPy, since it writes one stream as fast as a loop
-            compiled by XLA (48,000 against 44,700 tokens a second at 256 units, 8,100
-            against 10,000 at 1024) and TensorFlow takes 3.6 s to import.
+        name: `"numpy"`; `"onnx"`, which draws many tokens a call; `"tensorflow"`, the Keras
+            model itself; `"reference"`, the slow twin in float64; `"auto"`: onnx, which no
+            other passes on a CPU at any size and number of streams (docs/experiments.md).
         weights: The model.
+        precision: Of its weights; below float32 for `"onnx"` alone.
 
     Returns:
         An engine; TensorFlow is imported for `"tensorflow"` alone.
 
     Raises:
-        ConfigError: There is no such engine.
+        ConfigError: There is no such engine, or it has no such precision.
     """
-    if name in ("auto", "numpy"):
-        from textgen.generation.numpy_engine import NumpyEngine
+    name = DEFAULT_ENGINE if name == "auto" else name
+    if name not in _ENGINES:
+        raise ConfigError(
+            f"`engine` must be one of auto, {', '.join(_ENGINES)}. Received: {name}. Pass --engine."
+        )
+    if precision != "float32" and name != "onnx":
+        raise ConfigError(
+            f"`weights` must be float32 with the engine {name}. Received: {precision}. "
+            "Pass --engine onnx."
+        )
+    module, made = _ENGINES[name]
+    engine = getattr(importlib.import_module(f"textgen.generation.{module}"), made)
+    return engine(weights, precision, core_count()) if name == "onnx" else engine(weights)
 
-        return NumpyEngine(weights)
-    if name == "reference":
-        from textgen.generation.reference import ReferenceEngine
 
-        return ReferenceEngine(weights)
-    if name == "tensorflow":
-        from textgen.generation.tensorflow_engine import TensorFlowEngine
-
-        return TensorFlowEngine(weights)
-    raise ConfigError(
-        f"`engine` must be one of auto, numpy, reference, tensorflow. Received: {name}. "
-        "Pass --engine."
-    )
+DEFAULT_ENGINE: EngineName = "onnx"
+_ENGINES = {
+    "numpy": ("numpy_engine", "NumpyEngine"),
+    "onnx": ("onnx_engine", "OnnxEngine"),
+    "reference": ("reference", "ReferenceEngine"),
+    "tensorflow": ("tensorflow_engine", "TensorFlowEngine"),
+}

@@ -31,21 +31,6 @@ def row_uniforms(seed: int, row: int) -> Iterator[float]:
         yield from generator.random(BLOCK).tolist()
 
 
-def step_uniforms(seed: int, num_rows: int) -> Iterator[NDArray[np.float64]]:
-    """Yield without end the uniforms of one step for rows `0 .. num_rows - 1`.
-
-    Args:
-        seed: The request's seed, in `[0, 2**64)`.
-        num_rows: Number of samples drawn side by side.
-
-    Yields:
-        `[num_rows]` float64; entry `r` runs through `row_uniforms(seed, r)`.
-    """
-    generators = [_row_generator(seed, row) for row in range(num_rows)]
-    while True:
-        yield from np.stack([generator.random(BLOCK) for generator in generators], axis=1)
-
-
 def pick(logits: NDArray[np.floating], uniforms: NDArray[np.float64]) -> NDArray[np.int32]:
     """Draw one token a row by the inverse CDF of `softmax(logits)`.
 

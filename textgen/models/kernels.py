@@ -7,7 +7,6 @@ nothing falls back in silence.
 """
 
 import ctypes
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import tensorflow as tf
 
 from textgen.config import GruKernel, Precision
 from textgen.errors import DeviceError
+from textgen.machine import core_count
 
 # With fewer lanes than this a core, the forks cost more than the second core brings.
 _MIN_LANES_PER_SHARD = 8
@@ -77,13 +77,6 @@ def choose_execution(kernel: GruKernel = "auto", precision: Precision = "auto") 
         precision_reason=precision_reason,
         shards=shards,
     )
-
-
-def core_count() -> int:
-    """Return the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def gpu_names() -> list[str]:

@@ -66,6 +66,9 @@ class Tokenizer(Protocol):
     def decoder(self) -> TextDecoder:
         """Return a fresh decoder for one stream of tokens."""
 
+    def pieces(self) -> tuple[bytes, ...]:
+        """Return what each id stands for, in UTF-8; a byte piece is part of a character."""
+
     def files(self) -> dict[str, bytes]:
         """Return what a `tokenizer/` folder holds: file name to content."""
 

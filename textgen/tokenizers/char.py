@@ -133,6 +133,10 @@ class CharTokenizer:
         """Return a fresh decoder for one stream of tokens."""
         return CharDecoder(self.decode(np.arange(self.vocab_size)))
 
+    def pieces(self) -> tuple[bytes, ...]:
+        """Return the character of each id in UTF-8."""
+        return tuple(c.encode() for c in self.decode(np.arange(self.vocab_size)))
+
     def files(self) -> dict[str, bytes]:
         """Return what a `tokenizer/` folder holds: file name to content."""
         values = {"alphabet": self.alphabet, "unk": self.unk_id is not None}

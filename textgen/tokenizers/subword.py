@@ -105,6 +105,10 @@ class SubwordTokenizer:
         """Return a fresh decoder for one stream of tokens."""
         return SubwordDecoder(self._bytes)
 
+    def pieces(self) -> tuple[bytes, ...]:
+        """Return the bytes of each id."""
+        return self._bytes
+
     def files(self) -> dict[str, bytes]:
         """Return what a `tokenizer/` folder holds: file name to content."""
         header = header_file(self.kind, {"algorithm": self._algorithm})

@@ -4,8 +4,6 @@ Every function takes and returns `[batch, vocab_size]`, leaves its argument as i
 and treats a logit of -inf as a token that cannot come.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,34 +17,29 @@ MASS_TOLERANCE = 1e-6
 SMALLEST_TEMPERATURE = 1e-30
 
 
-def ban_tokens(logits: Logits, token_ids: Sequence[int]) -> Logits:
-    """Give the tokens `token_ids` a logit of -inf.
+def add_bias(logits: Logits, bias: NDArray[np.float32]) -> Logits:
+    """Add `bias`; -inf bans a token.
 
     Args:
         logits: `[batch, vocab_size]` float, nats.
-        token_ids: Ids in `[0, vocab_size)`.
+        bias: `[vocab_size]`, nats.
 
     Returns:
         `[batch, vocab_size]`, the dtype of `logits`.
 
     Raises:
-        ConfigError: An id lies outside the vocabulary, or no token would be left.
+        ConfigError: No token would be left, or the sizes differ.
     """
-    vocab_size = logits.shape[-1]
-    if len(token_ids) >= vocab_size and len(set(token_ids)) == vocab_size:
+    if bias.shape != logits.shape[-1:]:
         raise ConfigError(
-            f"At least 1 token must stay allowed. Received: all {vocab_size} ids as banned. "
-            "Ban fewer."
+            f"`bias` must have {logits.shape[-1]} values. Received: {bias.shape}. "
+            "Use the tokenizer that the model was trained with."
         )
-    kept = logits.copy()
-    for token_id in token_ids:
-        if not 0 <= token_id < vocab_size:
-            raise ConfigError(
-                f"A banned id must lie in [0, {vocab_size}). Received: {token_id}. "
-                "Use the tokenizer that the model was trained with."
-            )
-        kept[:, token_id] = -np.inf
-    return kept
+    if np.isneginf(bias).all():
+        raise ConfigError(
+            f"At least 1 token must stay allowed. Received: all {len(bias)} as banned. Ban fewer."
+        )
+    return logits + bias.astype(logits.dtype)
 
 
 def scale_by_temperature(logits: Logits, temperature: float) -> Logits:
@@ -133,6 +126,163 @@ def keep_top_p(logits: Logits, p: float) -> Logits:
     return _keep_largest(logits, border, (~reached).sum(axis=-1, keepdims=True))
 
 
+def keep_min_p(logits: Logits, p: float) -> Logits:
+    """Keep the tokens at least `p` times as probable as the most probable one.
+
+    The others get a logit of -inf. The most probable token always survives; tokens of
+    one probability survive or go together.
+
+    Args:
+        logits: `[batch, vocab_size]` float, nats, after temperature.
+        p: Smallest ratio to the most probable token, `0 < p <= 1`.
+
+    Returns:
+        `[batch, vocab_size]`, the dtype of `logits`.
+
+    Raises:
+        ConfigError: `p` lies outside `(0, 1]`.
+
+    A ratio of exactly `p` is kept, with a relative room of 1e-6, the rounding of
+    float32 logits. No probabilities are needed: their ratio is a difference of logits.
+
+    Source: Nguyen et al. 2024, "Turning Up the Heat: Min-p Sampling for Creative and
+    Coherent LLM Outputs".
+    """
+    if not 0 < p <= 1:
+        raise ConfigError(f"`min_p` must lie in (0, 1]. Received: {p}. Pass --min-p.")
+    log_ratios = logits - logits.max(axis=-1, keepdims=True)
+    return _keep(logits, log_ratios >= np.log(p) - MASS_TOLERANCE)
+
+
+def keep_typical(logits: Logits, p: float) -> Logits:
+    """Keep the smallest set of typical tokens whose probability mass reaches `p`.
+
+    A token is typical when its surprise is near the entropy of its row: a very probable
+    token can go. The others get a logit of -inf. The most typical token always
+    survives; among equally typical ones at the border the lower ids do.
+
+    Args:
+        logits: `[batch, vocab_size]` float, nats, after temperature.
+        p: Target mass, `0 < p <= 1`; 1 keeps all.
+
+    Returns:
+        `[batch, vocab_size]`, the dtype of `logits`.
+
+    Raises:
+        ConfigError: `p` lies outside `(0, 1]`.
+
+    As in `keep_top_p`, a token is kept while the mass of the more typical ones is below
+    `p`, with the same room for rounding.
+
+    Source: Meister et al. 2023, "Locally Typical Sampling".
+    """
+    if not 0 < p <= 1:
+        raise ConfigError(f"`typical_p` must lie in (0, 1]. Received: {p}. Pass --typical-p.")
+    if p == 1:
+        return logits
+    log_probs = log_softmax(logits)
+    probs = np.exp(log_probs)
+    # a token that cannot come has no part in the entropy: 0 * -inf would be nan
+    entropy = -(probs * np.where(probs > 0, log_probs, 0)).sum(axis=-1, keepdims=True)
+    order = np.abs(log_probs + entropy).argsort(axis=-1, kind="stable")
+    sorted_probs = np.take_along_axis(probs, order, axis=-1)
+    mass_before = sorted_probs.cumsum(axis=-1) - sorted_probs
+    mass_before[:, 0] = 0
+    kept = np.empty(logits.shape, dtype=bool)
+    np.put_along_axis(kept, order, mass_before < p * (1 - MASS_TOLERANCE), axis=-1)
+    return _keep(logits, kept)
+
+
+def keep_top_n_sigma(logits: Logits, n: float) -> Logits:
+    """Keep the tokens within `n` standard deviations of the largest logit.
+
+    The others get a logit of -inf. The most probable token always survives; tokens of
+    one logit survive or go together. Temperature does not change which ones survive.
+
+    Args:
+        logits: `[batch, vocab_size]` float, nats.
+        n: Above 0, in standard deviations; the paper takes 1.
+
+    Returns:
+        `[batch, vocab_size]`, the dtype of `logits`.
+
+    Raises:
+        ConfigError: `n` is not a number above 0.
+
+    The standard deviation is that of the row's finite logits as a whole population:
+    divided by their number, not by one less. A logit on the border is kept, with a
+    relative room of 1e-6.
+
+    Source: Tang et al. 2024, "Top-nσ: Not All Logits Are You Need".
+    """
+    if not 0 < n < np.inf:
+        raise ConfigError(
+            f"`top_n_sigma` must be a number above 0. Received: {n}. Pass --top-n-sigma."
+        )
+    below_top = (logits.max(axis=-1, keepdims=True) - logits).astype(np.float64)
+    sigma = below_top.std(axis=-1, keepdims=True, where=np.isfinite(below_top))
+    return _keep(logits, below_top <= n * sigma * (1 + MASS_TOLERANCE))
+
+
+def exclude_top_choices(
+    logits: Logits, uniforms: NDArray[np.float64], probability: float, threshold: float
+) -> Logits:
+    """Now and then remove the likely tokens, all but the least likely of them (XTC).
+
+    In a row whose uniform is below `probability`, the tokens with a probability of
+    `threshold` or more get a logit of -inf, except the least probable of these; the
+    lower id among equals stays. A row with fewer than two such tokens is left alone.
+
+    Args:
+        logits: `[batch, vocab_size]` float, nats.
+        uniforms: `[batch]` in `[0, 1)`, drawn for this step and not used for the draw
+            of the token itself.
+        probability: How often a row is touched, `0 < probability <= 1`.
+        threshold: What makes a token a top choice, `0 < threshold <= 1`; above 0.5
+            there are never two, so nothing is removed.
+
+    Returns:
+        `[batch, vocab_size]`, the dtype of `logits`.
+
+    Raises:
+        ConfigError: `threshold` or `probability` lies outside its range.
+
+    Source: p-e-w 2024, "Exclude Top Choices (XTC)", oobabooga/text-generation-webui,
+    pull request 6335.
+    """
+    if not 0 < threshold <= 1:
+        raise ConfigError(
+            f"`xtc_threshold` must lie in (0, 1]. Received: {threshold}. Pass --xtc-threshold."
+        )
+    if not 0 < probability <= 1:
+        raise ConfigError(
+            f"`xtc_probability` must lie in (0, 1]. Received: {probability}. "
+            "Pass --xtc-probability."
+        )
+    chosen = log_softmax(logits) >= np.log(threshold) - MASS_TOLERANCE
+    least = np.where(chosen, logits, np.inf).argmin(axis=-1)
+    removed = chosen & (uniforms < probability)[:, None]
+    removed[np.arange(len(logits)), least] = False
+    return _keep(logits, ~removed)
+
+
+def log_softmax(logits: Logits) -> NDArray[np.float64]:
+    """Return the log-probabilities, in nats, in float64.
+
+    Args:
+        logits: `[batch, vocab_size]` float, nats; each row has a finite maximum.
+
+    Returns:
+        `[batch, vocab_size]` float64; -inf where the logit is.
+    """
+    shifted = (logits - logits.max(axis=-1, keepdims=True)).astype(np.float64)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def _keep(logits: Logits, kept: NDArray[np.bool_]) -> Logits:
+    return np.where(kept, logits, logits.dtype.type(-np.inf))
+
+
 def _keep_largest(
     logits: Logits, border: NDArray[np.floating], counts: NDArray[np.integer]
 ) -> Logits:
@@ -142,4 +292,4 @@ def _keep_largest(
         above = logits > border
         room = counts - above.sum(axis=-1, keepdims=True)
         kept = above | (kept & ((kept & ~above).cumsum(axis=-1) <= room))
-    return np.where(kept, logits, logits.dtype.type(-np.inf))
+    return _keep(logits, kept)

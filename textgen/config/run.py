@@ -1,20 +1,13 @@
-"""Every setting of textgen: its default, its help text and its check, in one place.
-
-A `RunConfig` is all that a training run is made from; it is stored in the run
-directory, so that generating needs no architecture flag. `SamplingConfig` stands
-apart because it belongs to a request and not to a model. Command-line flags are
-derived from these classes; the string under a field is its help text.
-
-`None` means "off". A value out of range raises `ConfigError` when the object is made.
-"""
+"""All that a training run is made from; it is stored in the run directory."""
 
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
+from typing import Annotated, Any, Literal, Self
 
 import tyro
 
+from textgen.config.checks import from_values, require
 from textgen.errors import ConfigError
 
 SCHEMA_VERSION = 1
@@ -28,12 +21,6 @@ DEFAULT_EPOCHS = 20
 DEFAULT_STEPS = 1000
 UNLIMITED_EPOCHS = 100_000
 _LEAST_INTERVAL = 100
-
-
-def _require(ok: bool, name: str, limit: str, received: object) -> None:
-    if not ok:
-        flag = "--" + name.replace("_", "-")
-        raise ConfigError(f"`{name}` must be {limit}. Received: {received}. Pass {flag}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +39,7 @@ class CorpusConfig:
     """Folder of prepared TFDS data sets; None: the default of TFDS."""
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             0 < self.validation_fraction < 1,
             "validation_fraction",
             "above 0 and below 1",
@@ -76,9 +63,9 @@ class TokenizerConfig:
     """What to do with a character outside the alphabet; unk needs --min-count."""
 
     def __post_init__(self) -> None:
-        _require(self.vocab_size >= 260, "vocab_size", "at least 260", self.vocab_size)
+        require(self.vocab_size >= 260, "vocab_size", "at least 260", self.vocab_size)
         if self.min_count is not None:
-            _require(self.min_count >= 2, "min_count", "at least 2", self.min_count)
+            require(self.min_count >= 2, "min_count", "at least 2", self.min_count)
         if self.unknown == "unk" and self.min_count is None and self.tokenizer == "char":
             raise ConfigError(
                 "`unknown=unk` needs a model that has learnt an UNK token. "
@@ -104,10 +91,10 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for name in ("embedding_dim", "hidden_size", "num_layers"):
-            _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         for name in ("dropout", "weight_drop"):
             value = getattr(self, name)
-            _require(0 <= value < 1, name, "at least 0 and below 1", value)
+            require(0 <= value < 1, name, "at least 0 and below 1", value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,10 +151,10 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "seq_len"):
-            _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        _require(0 <= self.seed < 2**32, "seed", "in [0, 2**32)", self.seed)
+            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        require(0 <= self.seed < 2**32, "seed", "in [0, 2**32)", self.seed)
         for name in ("warmup_steps", "sample_length", "weight_decay"):
-            _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
+            require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
         for name in (
             "epochs",
             "max_minutes",
@@ -178,9 +165,9 @@ class TrainingConfig:
             "checkpoint_minutes",
         ):
             value = getattr(self, name)
-            _require(value is None or 0 < value < math.inf, name, "a number above 0", value)
+            require(value is None or 0 < value < math.inf, name, "a number above 0", value)
         fraction = self.final_learning_rate_fraction
-        _require(0 <= fraction <= 1, "final_learning_rate_fraction", "between 0 and 1", fraction)
+        require(0 <= fraction <= 1, "final_learning_rate_fraction", "between 0 and 1", fraction)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,51 +204,4 @@ class RunConfig:
                 f"`schema_version` must be at most {SCHEMA_VERSION}. Received: {version}. "
                 "The run was written by a newer textgen: upgrade to read it."
             )
-        return _build(cls, {key: v for key, v in values.items() if key != "schema_version"})
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplingConfig:
-    """How a text is drawn from the model's distribution."""
-
-    max_new_tokens: int = 500
-    """Tokens to write; the prompt does not count."""
-    temperature: float = 0.8
-    """Divides the logits: below 1 is bolder, 0 always takes the most probable token."""
-    top_k: int | None = None
-    """Keep the k most probable tokens; None: all."""
-    top_p: float | None = None
-    """Keep the smallest set of tokens whose mass reaches p; None: all."""
-    seed: int = 1
-    """Same seed, same text."""
-
-    def __post_init__(self) -> None:
-        finite = math.isfinite(self.temperature) and self.temperature >= 0
-        _require(finite, "temperature", "a number of at least 0", self.temperature)
-        _require(self.max_new_tokens >= 0, "max_new_tokens", "at least 0", self.max_new_tokens)
-        _require(self.top_k is None or self.top_k >= 1, "top_k", "at least 1", self.top_k)
-        _require(self.top_p is None or 0 < self.top_p <= 1, "top_p", "in (0, 1]", self.top_p)
-        _require(0 <= self.seed < 2**64, "seed", "in [0, 2**64)", self.seed)
-
-
-def _build(cls: type, values: dict[str, Any]) -> Any:
-    """Make the dataclass `cls` from JSON values, nested ones first; refuse unknown keys."""
-    hints = get_type_hints(cls)
-    unknown = sorted(set(values) - set(hints))
-    if unknown:
-        raise ConfigError(
-            f"Unknown setting in {cls.__name__}: {', '.join(unknown)}. "
-            f"Known: {', '.join(sorted(hints))}."
-        )
-    return cls(**{key: _revive(hints[key], value) for key, value in values.items()})
-
-
-def _revive(hint: Any, value: Any) -> Any:
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return _build(hint, value)
-    if isinstance(value, list):
-        return tuple(value)
-    choices = get_args(hint)
-    if choices and all(isinstance(c, str) for c in choices) and value not in choices:
-        raise ConfigError(f"Expected one of {', '.join(choices)}. Received: {value!r}.")
-    return value
+        return from_values(cls, {key: v for key, v in values.items() if key != "schema_version"})

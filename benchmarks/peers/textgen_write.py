@@ -1,0 +1,54 @@
+"""`textgen.generation.write_texts` on random weights; the variant is the weights' precision."""
+
+import numpy as np
+
+from benchmarks.peers import writing
+from textgen.config import SamplingConfig
+from textgen.generation import Request, make_engine, write_texts
+from textgen.models.weights import GruWeights, ModelWeights
+from textgen.tokenizers.char import CharTokenizer
+
+
+def main() -> None:
+    """Write as told."""
+    flags = writing.parse()
+    weights = random_weights(flags.hidden_size, flags.num_layers)
+    tokenizer = CharTokenizer("".join(chr(48 + i) for i in range(writing.VOCAB_SIZE)), unk=False)
+    engine = make_engine("auto", weights, flags.variant)
+
+    def write(streams, top_k, steps):
+        sampling = SamplingConfig(
+            temperature=writing.TEMPERATURE, top_k=top_k, max_new_tokens=steps
+        )
+        requests = [Request(prompt="0", sampling=sampling, row=row) for row in range(streams)]
+        write_texts(engine, tokenizer, requests)
+
+    writing.serve(write)
+
+
+def random_weights(hidden_size: int, num_layers: int) -> ModelWeights:
+    """Return weights of a size at which states stay lively."""
+    rng = np.random.default_rng(1)
+
+    def draw(*shape):
+        return (rng.normal(size=shape) / np.sqrt(shape[0])).astype(np.float32)
+
+    sizes = [writing.EMBEDDING_DIM] + [hidden_size] * (num_layers - 1)
+    layers = [
+        GruWeights(
+            kernel=draw(size, 3 * hidden_size),
+            recurrent_kernel=draw(hidden_size, 3 * hidden_size),
+            bias=draw(2, 3 * hidden_size),
+        )
+        for size in sizes
+    ]
+    return ModelWeights(
+        embedding=draw(writing.VOCAB_SIZE, writing.EMBEDDING_DIM),
+        gru=tuple(layers),
+        dense_kernel=draw(hidden_size, writing.VOCAB_SIZE),
+        dense_bias=draw(1, writing.VOCAB_SIZE)[0],
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""`generate` with all it can do: many prompts, restraints, receipts, and what it tells."""
+
+import io
+import json
+import shutil
+import sys
+
+import pytest
+
+from textgen.cli import main
+
+
+@pytest.fixture
+def run(capfd, tiny_run, tmp_path):
+    """Return a function that writes with a copy of the tiny run: exit code, stdout, stderr."""
+    folder = shutil.copytree(tiny_run.path, tmp_path / "run")
+
+    def write(*arguments, status=0):
+        code = main(["generate", str(folder), *map(str, arguments)], prog="textgen")
+        out, err = capfd.readouterr()
+        assert code == status, err
+        return out, err
+
+    return write
+
+
+def test_prompts_of_a_file_are_written_side_by_side_and_as_json_lines(run, tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("9 green\n\n8 \n", "utf-8")
+    out, _ = run("--prompts", path, "-n", 2, "--output", "jsonl", "--max-new-tokens", 20)
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [(row["prompt"], row["row"]) for row in rows] == [
+        ("9 green", 0),
+        ("9 green", 1),
+        ("8 ", 0),
+        ("8 ", 1),
+    ]
+    alone, _ = run("--prompt", "8 ", "--max-new-tokens", 20)
+    assert alone == "8 " + rows[2]["text"] + "\n"
+
+
+def test_prompts_as_json_have_settings_of_their_own(run, monkeypatch):
+    lines = [
+        {"prompt": "9 ", "max_new_tokens": 5},
+        {"prompt": "8 ", "temperature": 0, "stop": [" "]},
+    ]
+    content = "\n".join(map(json.dumps, lines)).encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    out, _ = run("--prompts", "-", "--output", "jsonl", "--max-new-tokens", 60)
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert rows[0]["num_tokens"] == 5
+    assert rows[1]["finish_reason"] == "stop" and " " not in rows[1]["text"]
+
+
+def test_the_text_keeps_to_a_regular_expression_and_copies_no_more_than_allowed(run, text):
+    out, _ = run("--regex", r"[0-9]+ (green|brown) bottles\.", "--temperature", 2)
+    assert out.strip().split(" ", 1)[1] in ("green bottles.", "brown bottles.")
+    free, free_err = run("--prompt", text[:40], "--temperature", 0.1, "--show", "copies")
+    held, held_err = run(
+        "--prompt", text[:40], "--temperature", 0.1, "--max-copy", 4, "--show", "copies"
+    )
+    assert "longest copy: " in free_err and "longest copy: 4 characters" in held_err
+    assert free != held
+
+
+def test_a_receipt_is_replayed_to_the_same_text_and_tells_when_it_is_not(run, tmp_path):
+    path = tmp_path / "receipt.json"
+    out, _ = run("--prompt", "7 ", "-n", 2, "--max-new-tokens", 30, "--receipt", path)
+    again, err = run("--replay", path)
+    assert (again, err.strip()) == (out, "the same text")
+    receipt = json.loads(path.read_text("utf-8"))
+    receipt["requests"][1]["sampling"]["seed"] = 99
+    path.write_text(json.dumps(receipt), "utf-8")
+    _, err = run("--replay", path, status=1)
+    assert err.strip() == "not the same: text 2 differs"
+
+
+def test_the_surprise_is_shown_in_colours_and_the_order_without_writing(run):
+    plain, _ = run("--prompt", "7 ", "--max-new-tokens", 40, "--temperature", 1.5)
+    out, err = run(
+        "--prompt", "7 ", "--max-new-tokens", 40, "--temperature", 1.5, "--show", "surprise"
+    )
+    assert "\x1b[48;5;" in out and "bits" in err
+    assert "".join(part.partition("m")[2] for part in ("m" + out).split("\x1b[")) == plain
+    out, _ = run("--show", "order", "--top-k", 4, "--temperature", 0.5)
+    assert out.splitlines() == ["scale_by_temperature(0.5)", "keep_top_k(4)"]
+
+
+def test_beam_search_prints_the_most_probable_texts_with_their_scores(run):
+    out, err = run("--prompt", "7 green", "--beams", 3, "-n", 2, "--max-new-tokens", 12)
+    assert len(out.splitlines()) >= 2
+    assert err.count("log-probability") == 2
+
+
+def test_temperature_auto_is_measured_once_and_kept(run, tmp_path):
+    first, _ = run("--temperature", "auto", "--max-new-tokens", 30)
+    kept = json.loads((tmp_path / "run" / "measurements" / "temperature.json").read_text("utf-8"))
+    assert 0.3 <= kept["temperature"] <= 1.5
+    assert run("--temperature", kept["temperature"], "--max-new-tokens", 30)[0] == first
+
+
+def test_settings_that_cancel_each_other_are_told(run):
+    _, err = run("--temperature", 0, "--top-k", 40, "-n", 5, "--max-new-tokens", 5)
+    assert "the 5 texts are equal" in err and "--top-k changes nothing" in err
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--stop", ""], ["`stop`", "empty"]),
+        (["--bias", "a"], ["TEXT=NATS"]),
+        (["--regex", "("], ["regular expression"]),
+        (["--regex", "é+"], ["regex"]),
+        (["--stop-regex", "["], ["stop_regex"]),
+        (["--max-copy", "0"], ["max_copy"]),
+        (["--min-p", "2"], ["min_p"]),
+        (["--temperature", "0", "--final-temperature", "1"], ["final_temperature"]),
+        (["--weights", "int8", "--engine", "numpy"], ["--engine onnx"]),
+        (["--stream", "--output", "jsonl"], ["--stream"]),
+        (["--replay", "nowhere.json"], ["not a receipt"]),
+        (["--prompts", "nowhere.txt"], ["nowhere.txt"]),
+        (["--logprobs", "-1"], ["logprobs"]),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(run, arguments, words):
+    out, err = run(*arguments, status=2)
+    assert out == ""
+    assert err.startswith("error: ") and err.count("\n") == 1
+    for word in words:
+        assert word in err
+
+
+def test_a_ban_of_everything_is_an_error(run, text):
+    bans = [word for character in sorted(set(text)) for word in ("--ban", character)]
+    _, err = run(*bans, status=2)
+    assert "At least 1 token" in err
