@@ -20,11 +20,11 @@ from textgen.generation import (
     Written,
     beam_search,
     calibrate_temperature,
+    choose_engine,
     make_engine,
     stream_text,
     write_texts,
 )
-from textgen.generation.engine import DEFAULT_ENGINE
 from textgen.generation.receipts import Receipt, installed_versions, text_hashes
 from textgen.metrics import TextScore
 from textgen.models.weights import ModelWeights
@@ -117,7 +117,7 @@ class Bundle:
             TokenizerError: A prompt has an unknown character, under `"error"`.
         """
         return write_texts(
-            self.engine,
+            self._engine(self._engine_for(requests)),
             self.tokenizer,
             [self.resolved(request) for request in requests],
             unknown=unknown,
@@ -135,7 +135,7 @@ class Bundle:
         """Yield one text piece by piece while it is written; never a part of a character."""
         request = Request(prompt=prompt, sampling=sampling or SamplingConfig())
         return stream_text(
-            self.engine,
+            self._engine(self._engine_for([request])),
             self.tokenizer,
             self.resolved(request),
             unknown=unknown,
@@ -171,7 +171,7 @@ class Bundle:
             run=str(self.run.path),
             weights_sha256=self.weights_sha256,
             tokenizer_sha256=self.tokenizer.fingerprint(),
-            engine=DEFAULT_ENGINE if self.engine_name == "auto" else self.engine_name,
+            engine=self._engine_for(requests),
             weights=self.precision,
             unknown=unknown,
             requests=tuple(self.resolved(request) for request in requests),
@@ -214,10 +214,26 @@ class Bundle:
         """Hash of the weights' values."""
         return tensors_sha256(self.weights.to_tensors())
 
-    @cached_property
+    @property
     def engine(self) -> Engine:
-        """What computes."""
-        return make_engine(self.engine_name, self.weights, self.precision)
+        """What computes where many tokens are read at once."""
+        return self._engine("onnx" if self.engine_name == "auto" else self.engine_name)
+
+    def _engine_for(self, requests: Sequence[Request]) -> EngineName:
+        """Return which engine writes: the one asked for, or the fastest."""
+        if self.engine_name != "auto":
+            return self.engine_name
+        tokens = max((request.sampling.max_new_tokens for request in requests), default=0)
+        return choose_engine(self.weights, self.precision, len(requests), tokens)
+
+    def _engine(self, name: EngineName) -> Engine:
+        if name not in self._engines:
+            self._engines[name] = make_engine(name, self.weights, self.precision)
+        return self._engines[name]
+
+    @cached_property
+    def _engines(self) -> dict[EngineName, Engine]:
+        return {}
 
     def score(self, text: str, *, unknown: UnknownPolicy = "error") -> TextScore:
         """Return what the model pays for `text`, in one pass with carried state.

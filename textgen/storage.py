@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from textgen.errors import RunError
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace the file at `path` by `content` in one step.
@@ -52,6 +54,25 @@ def tensors_sha256(tensors: Mapping[str, NDArray[np.generic]]) -> str:
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(array.data.cast("B") if array.size else b"")
     return digest.hexdigest()
+
+
+def safetensors_metadata(data: bytes) -> dict[str, str]:
+    """Return the metadata of a safetensors file: eight bytes of length, then JSON."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return dict(header["__metadata__"])
+
+
+def require_known_schema(name: str, version: int, newest: int) -> None:
+    """Refuse the file `name` if its schema is newer than the `newest` that is known.
+
+    Raises:
+        RunError: It is.
+    """
+    if version > newest:
+        raise RunError(
+            f"The schema_version of {name} must be at most {newest}. "
+            f"Received: {version}. A newer textgen wrote it: upgrade to read it."
+        )
 
 
 def _umask() -> int:

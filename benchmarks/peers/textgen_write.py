@@ -4,7 +4,7 @@ import numpy as np
 
 from benchmarks.peers import writing
 from textgen.config import SamplingConfig
-from textgen.generation import Request, make_engine, write_texts
+from textgen.generation import Request, choose_engine, make_engine, write_texts
 from textgen.models.weights import GruWeights, ModelWeights
 from textgen.tokenizers.char import CharTokenizer
 
@@ -14,16 +14,21 @@ def main() -> None:
     flags = writing.parse()
     weights = random_weights(flags.hidden_size, flags.num_layers)
     tokenizer = CharTokenizer("".join(chr(48 + i) for i in range(writing.VOCAB_SIZE)), unk=False)
-    engine = make_engine("auto", weights, flags.variant)
+    engines = {name: make_engine(name, weights, flags.variant) for name in _names(flags.variant)}
 
     def write(streams, top_k, steps):
         sampling = SamplingConfig(
             temperature=writing.TEMPERATURE, top_k=top_k, max_new_tokens=steps
         )
         requests = [Request(prompt="0", sampling=sampling, row=row) for row in range(streams)]
+        engine = engines[choose_engine(weights, flags.variant, streams, steps)]
         write_texts(engine, tokenizer, requests)
 
     writing.serve(write)
+
+
+def _names(precision: str) -> tuple[str, ...]:
+    return ("numpy", "onnx") if precision == "float32" else ("onnx",)
 
 
 def random_weights(hidden_size: int, num_layers: int) -> ModelWeights:

@@ -6,8 +6,9 @@ import pytest
 
 from textgen.errors import ConfigError
 from textgen.generation import onnx_engine
+from textgen.generation.engine import LoopSettings
 from textgen.generation.numpy_engine import NumpyEngine
-from textgen.generation.onnx_engine import LoopSettings, OnnxEngine, written_states
+from textgen.generation.onnx_engine import OnnxEngine, written_states
 from textgen.generation.processors.filters import (
     keep_min_p,
     keep_top_k,

@@ -12,7 +12,6 @@ run.
 """
 
 import hashlib
-import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from textgen.errors import RunError
-from textgen.storage import tensors_sha256
+from textgen.storage import require_known_schema, safetensors_metadata, tensors_sha256
 
 PASSAGES_FILE = "passages.safetensors"
 SCHEMA_VERSION = 1
@@ -95,8 +94,8 @@ class PassageIndex:
         """
         try:
             order = safetensors.numpy.load(data)["order"]
-            metadata = _metadata(data)
-            _check_version(int(metadata["schema_version"]))
+            metadata = safetensors_metadata(data)
+            require_known_schema(PASSAGES_FILE, int(metadata["schema_version"]), SCHEMA_VERSION)
             owner, written = metadata["text_sha256"], metadata["sha256"]
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise _damaged(" ".join(str(error).split())) from error
@@ -364,20 +363,6 @@ def _text_sha256(text: str) -> str:
 
 def _digest(order: NDArray[np.int32], owner: str) -> str:
     return hashlib.sha256(f"{owner} {tensors_sha256({'order': order})}".encode()).hexdigest()
-
-
-def _metadata(data: bytes) -> dict[str, str]:
-    """Return the metadata of a safetensors file: eight bytes of length, then JSON."""
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    return dict(header["__metadata__"])
-
-
-def _check_version(version: int) -> None:
-    if version > SCHEMA_VERSION:
-        raise RunError(
-            f"The schema_version of {PASSAGES_FILE} must be at most {SCHEMA_VERSION}. "
-            f"Received: {version}. A newer textgen wrote it: upgrade to read it."
-        )
 
 
 def _damaged(reason: str) -> RunError:

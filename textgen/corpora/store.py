@@ -6,7 +6,6 @@ without leaving half a file, is the caller's business.
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -18,6 +17,7 @@ from safetensors import SafetensorError
 
 from textgen.config import TokenizerConfig, UnknownPolicy
 from textgen.errors import RunError
+from textgen.storage import require_known_schema, safetensors_metadata
 from textgen.tokenizers import Tokenizer
 
 CORPUS_FILE = "corpus.safetensors"
@@ -89,8 +89,8 @@ class TokenizedCorpus:
         """
         try:
             arrays = safetensors.numpy.load(data)
-            metadata = _metadata(data)
-            _check_version(int(metadata["schema_version"]))
+            metadata = safetensors_metadata(data)
+            require_known_schema(CORPUS_FILE, int(metadata["schema_version"]), SCHEMA_VERSION)
             counts = {name: int(metadata[name]) for name in _COUNTS}
             corpus = cls(train=arrays["train"], validation=arrays["validation"], **counts)
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -156,20 +156,6 @@ def _digest(arrays: dict[str, NDArray[np.integer]], metadata: dict[str, str]) ->
         digest.update(f"{arrays[name].dtype} {arrays[name].size}\0".encode())
         digest.update(np.ascontiguousarray(arrays[name]).data)
     return digest.hexdigest()
-
-
-def _metadata(data: bytes) -> dict[str, str]:
-    """Return the metadata of a safetensors file: eight bytes of length, then JSON."""
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    return dict(header["__metadata__"])
-
-
-def _check_version(version: int) -> None:
-    if version > SCHEMA_VERSION:
-        raise RunError(
-            f"The schema_version of {CORPUS_FILE} must be at most {SCHEMA_VERSION}. "
-            f"Received: {version}. A newer textgen wrote it: upgrade to read it."
-        )
 
 
 def _damaged(reason: str) -> RunError:

@@ -14,6 +14,7 @@ from textgen.generation.engine import (
     LoopSettings,
     State,
     WeightsPrecision,
+    choose_engine,
     make_engine,
 )
 from textgen.generation.generator import stream_text, write_texts
@@ -36,6 +37,7 @@ __all__ = [
     "beam_search",
     "build_processors",
     "calibrate_temperature",
+    "choose_engine",
     "longest_copies",
     "make_engine",
     "pick",

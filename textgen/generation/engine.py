@@ -5,20 +5,25 @@ when to stop.
 """
 
 import importlib
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from textgen.config.checks import require
 from textgen.errors import ConfigError
+from textgen.generation.quantization import WeightsPrecision
 from textgen.machine import core_count
 from textgen.models.weights import ModelWeights
 
 EngineName = Literal["auto", "numpy", "onnx", "reference", "tensorflow"]
-WeightsPrecision = Literal["float32", "int8", "int4"]
 
 State = NDArray[Any]
+
+_SHORT_TEXT = 2_000
+_LARGE_MODEL = 512
 
 
 class Engine(Protocol):
@@ -79,21 +84,32 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LoopSettings:
-    """How an engine that draws for itself draws; the order is that of `processors`.
+    """How an engine that draws for itself draws; steps and order are those of `processors`.
 
     Attributes:
-        temperature: 0 takes the most probable token.
-        top_k: None: all.
-        top_p: None: all.
-        min_p: None: all.
-        bias: `[vocab_size]` float32, added to the logits before the temperature; None: nothing.
+        temperature: At least 0; 0: the most probable token, the lower id among equals.
+        top_k: See `keep_top_k`.
+        top_p: See `keep_top_p`.
+        min_p: See `keep_min_p`.
+        bias: float32 `[vocab_size]`, added to the logits before the temperature; -inf bans.
+
+    Raises:
+        ConfigError: A value lies outside its range.
     """
 
-    temperature: float
+    temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
     min_p: float | None = None
     bias: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        finite = 0 <= self.temperature < math.inf
+        require(finite, "temperature", "a number of at least 0", self.temperature)
+        require(self.top_k is None or self.top_k >= 1, "top_k", "at least 1", self.top_k)
+        for name in ("top_p", "min_p"):
+            value = getattr(self, name)
+            require(value is None or 0 < value <= 1, name, "in (0, 1]", value)
 
 
 @runtime_checkable
@@ -121,6 +137,28 @@ class Drawing(Engine, Protocol):
         """
 
 
+def choose_engine(
+    weights: ModelWeights, precision: WeightsPrecision, streams: int, tokens: int
+) -> EngineName:
+    """Return the fastest engine on a CPU, by measured crossing points (docs/experiments.md).
+
+    Args:
+        weights: The model.
+        precision: Of its weights.
+        streams: Texts written side by side.
+        tokens: To write in each.
+
+    Returns:
+        `"onnx"`, which draws many tokens a call, but for one stream in float32: there
+        `"numpy"` where the text is too short to pay for onnxruntime's 0.2 s, and from 512
+        units on, where reading the kernel is all and NumPy's product has both cores.
+    """
+    alone = streams == 1 and precision == "float32"
+    if alone and (tokens <= _SHORT_TEXT or weights.hidden_size >= _LARGE_MODEL):
+        return "numpy"
+    return "onnx"
+
+
 def make_engine(
     name: EngineName,
     weights: ModelWeights,
@@ -130,8 +168,7 @@ def make_engine(
 
     Args:
         name: `"numpy"`; `"onnx"`, which draws many tokens a call; `"tensorflow"`, the Keras
-            model itself; `"reference"`, the slow twin in float64; `"auto"`: onnx, which no
-            other passes on a CPU at any size and number of streams (docs/experiments.md).
+            model itself; `"reference"`, the slow twin in float64; `"auto"`: onnx.
         weights: The model.
         precision: Of its weights; below float32 for `"onnx"` alone.
 
@@ -141,7 +178,7 @@ def make_engine(
     Raises:
         ConfigError: There is no such engine, or it has no such precision.
     """
-    name = DEFAULT_ENGINE if name == "auto" else name
+    name = "onnx" if name == "auto" else name
     if name not in _ENGINES:
         raise ConfigError(
             f"`engine` must be one of auto, {', '.join(_ENGINES)}. Received: {name}. Pass --engine."
@@ -156,7 +193,6 @@ def make_engine(
     return engine(weights, precision, core_count()) if name == "onnx" else engine(weights)
 
 
-DEFAULT_ENGINE: EngineName = "onnx"
 _ENGINES = {
     "numpy": ("numpy_engine", "NumpyEngine"),
     "onnx": ("onnx_engine", "OnnxEngine"),

@@ -8,7 +8,6 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -17,8 +16,9 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from textgen.config.checks import require
 from textgen.errors import ConfigError
-from textgen.generation.engine import Engine
+from textgen.generation.engine import Engine, LoopSettings
 from textgen.generation.numpy_engine import CHUNK_VALUES, TABLE_FLOPS
 from textgen.generation.onnx_graph import (
     Draw,
@@ -45,35 +45,6 @@ ERRORS_ONLY = 3
 CALIBRATION_ROWS, CALIBRATION_STEPS = 32, 128
 # The first of them still depend on where the text begins.
 CALIBRATION_WARMUP = 16
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class LoopSettings:
-    """How `OnnxEngine.write` draws; the steps and their order are those of the processors.
-
-    Attributes:
-        temperature: At least 0; 0: the most probable token, the lower id among equals.
-        top_k: See `keep_top_k`.
-        top_p: See `keep_top_p`.
-        min_p: See `keep_min_p`.
-        bias: float32 `[vocab_size]`, added to the logits before the temperature; -inf bans.
-
-    Raises:
-        ConfigError: A value lies outside its range.
-    """
-
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    bias: Array | None = None
-
-    def __post_init__(self) -> None:
-        _require("temperature", self.temperature, 0 <= self.temperature < math.inf, "at least 0")
-        _require("top_k", self.top_k, self.top_k is None or self.top_k >= 1, "at least 1")
-        for name in ("top_p", "min_p"):
-            value = getattr(self, name)
-            _require(name, value, value is None or 0 < value <= 1, "in (0, 1]")
 
 
 class OnnxEngine:
@@ -104,7 +75,7 @@ class OnnxEngine:
         Raises:
             ConfigError: There is no such precision, or `threads` is below 1.
         """
-        _require("threads", threads, threads >= 1, "at least 1")
+        require(threads >= 1, "threads", "at least 1", threads)
         self.vocab_size = weights.vocab_size
         self.precision = precision
         self._weights = prepare_weights(weights, _quantizer(weights, precision), TABLE_FLOPS)
@@ -281,12 +252,6 @@ def _checked_bias(bias: Array | None, vocab_size: int) -> Array:
             f"Received: shape {list(bias.shape)}, {np.isfinite(bias).sum()} finite. Ban fewer."
         )
     return bias
-
-
-def _require(name: str, value: object, holds: bool, what: str) -> None:
-    if not holds:
-        flag = name.replace("_", "-")
-        raise ConfigError(f"`{name}` must be {what}. Received: {value}. Pass --{flag}.")
 
 
 def _make_session(model: bytes) -> ort.InferenceSession:
