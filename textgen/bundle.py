@@ -25,6 +25,7 @@ from textgen.generation import (
     stream_text,
     write_texts,
 )
+from textgen.generation.drawing import fits_in_calls
 from textgen.generation.receipts import Receipt, installed_versions, text_hashes
 from textgen.metrics import TextScore
 from textgen.models.weights import ModelWeights
@@ -117,7 +118,7 @@ class Bundle:
             TokenizerError: A prompt has an unknown character, under `"error"`.
         """
         return write_texts(
-            self._engine(self._engine_for(requests)),
+            self._engine(self._engine_for(requests, logprobs)),
             self.tokenizer,
             [self.resolved(request) for request in requests],
             unknown=unknown,
@@ -219,12 +220,19 @@ class Bundle:
         """What computes where many tokens are read at once."""
         return self._engine("onnx" if self.engine_name == "auto" else self.engine_name)
 
-    def _engine_for(self, requests: Sequence[Request]) -> EngineName:
+    def _engine_for(self, requests: Sequence[Request], logprobs: int | None = None) -> EngineName:
         """Return which engine writes: the one asked for, or the fastest."""
         if self.engine_name != "auto":
             return self.engine_name
         tokens = max((request.sampling.max_new_tokens for request in requests), default=0)
-        return choose_engine(self.weights, self.precision, len(requests), tokens)
+        in_calls = all(fits_in_calls(self.resolved(r).sampling) for r in requests)
+        return choose_engine(
+            self.weights,
+            self.precision,
+            len(requests),
+            tokens,
+            stepwise=logprobs is not None or not in_calls,
+        )
 
     def _engine(self, name: EngineName) -> Engine:
         if name not in self._engines:

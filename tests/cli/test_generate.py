@@ -120,6 +120,8 @@ def test_settings_that_cancel_each_other_are_told(run):
         (["--replay", "nowhere.json"], ["not a receipt"]),
         (["--prompts", "nowhere.txt"], ["nowhere.txt"]),
         (["--logprobs", "-1"], ["logprobs"]),
+        (["--penalty-window", "99999999999"], ["penalty_window"]),
+        (["-n", "99999999999"], ["num_samples"]),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(run, arguments, words):
@@ -134,3 +136,10 @@ def test_a_ban_of_everything_is_an_error(run, text):
     bans = [word for character in sorted(set(text)) for word in ("--ban", character)]
     _, err = run(*bans, status=2)
     assert "At least 1 token" in err
+
+
+def test_a_setting_of_a_json_line_that_is_no_list_is_an_error(run, tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "7", "stop": "green"}', "utf-8")
+    _, err = run("--prompts", path, status=2)
+    assert "line 1" in err and "a list of texts" in err

@@ -3,8 +3,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from textgen.config import SamplingConfig
 from textgen.errors import ConfigError
-from textgen.generation import make_engine, numpy_engine
+from textgen.generation import choose_engine, make_engine, numpy_engine
+from textgen.generation.drawing import fits_in_calls
 from textgen.generation.numpy_engine import NumpyEngine
 from textgen.generation.onnx_engine import OnnxEngine
 from textgen.generation.reference import ReferenceEngine, gru_step, sigmoid
@@ -130,3 +132,36 @@ def test_prefill_needs_no_more_memory_for_a_longer_prompt(random_weights, monkey
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[2] < peaks[1] + 8_192
+
+
+@pytest.mark.parametrize(
+    "hidden_size, precision, streams, tokens, stepwise, name",
+    [
+        (6, "float32", 1, 500, False, "numpy"),
+        (6, "float32", 1, 5_000, False, "onnx"),
+        (6, "float32", 8, 500, False, "onnx"),
+        (6, "float32", 8, 500, True, "numpy"),
+        (6, "int8", 1, 500, True, "onnx"),
+        (512, "float32", 1, 5_000, False, "numpy"),
+        (512, "float32", 2, 5_000, False, "onnx"),
+    ],
+)
+def test_auto_follows_the_measured_crossing_points(
+    random_weights, hidden_size, precision, streams, tokens, stepwise, name
+):
+    weights = random_weights(hidden_size=hidden_size)
+    assert choose_engine(weights, precision, streams, tokens, stepwise=stepwise) == name
+
+
+def test_what_an_engine_cannot_draw_by_itself_is_known():
+    assert fits_in_calls(SamplingConfig(top_k=4, top_p=0.5, min_p=0.1, stop=("a",), ban=("b",)))
+    for setting in (
+        {"typical_p": 0.5},
+        {"presence_penalty": 0.1},
+        {"mirostat": 3.0},
+        {"regex": "a"},
+        {"max_copy": 9},
+        {"final_temperature": 1.0},
+        {"xtc_probability": 0.1},
+    ):
+        assert not fits_in_calls(SamplingConfig(**setting))

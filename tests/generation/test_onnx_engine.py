@@ -284,7 +284,7 @@ def test_a_long_text_needs_no_more_memory():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"temperature": -1.0}, "`temperature` must be at least 0"),
+        ({"temperature": -1.0}, "`temperature` must be a number of at least 0"),
         ({"temperature": float("nan")}, "`temperature`"),
         ({"top_k": 0}, "`top_k` must be at least 1"),
         ({"top_p": 0.0}, r"`top_p` must be in \(0, 1\]"),

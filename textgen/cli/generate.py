@@ -16,6 +16,8 @@ from textgen.errors import ConfigError
 from textgen.generation import Request, build_processors, longest_copies
 from textgen.generation.receipts import Receipt
 
+_MOST_SAMPLES = 100_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateCommand:
@@ -62,9 +64,10 @@ class GenerateCommand:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
-        if self.num_samples < 1:
+        if not 1 <= self.num_samples <= _MOST_SAMPLES:
             raise ConfigError(
-                f"`num_samples` must be at least 1. Received: {self.num_samples}. Pass -n."
+                f"`num_samples` must be in [1, {_MOST_SAMPLES:,}]. "
+                f"Received: {self.num_samples}. Pass -n."
             )
         if self.stream and (self.num_samples > 1 or self.prompts is not None):
             raise ConfigError("--stream shows one text while it is written. Leave out -n.")

@@ -78,7 +78,9 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         for name in ("ban", "bias", "stop"):
-            require(all(getattr(self, name)), name, "texts that are not empty", "an empty one")
+            texts = getattr(self, name)
+            require(not isinstance(texts, str), name, "a list of texts", repr(texts))
+            require(all(texts), name, "texts that are not empty", "an empty one")
         require(0 <= self.seed < 2**64, "seed", "in [0, 2**64)", self.seed)
         for name in ("max_new_tokens", "min_new_tokens"):
             require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
@@ -110,7 +112,7 @@ _SAMPLING_LIMITS: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     ("top_k", *_AT_LEAST_ONE),
     ("no_repeat_ngram", *_AT_LEAST_ONE),
     ("dry_allowed_length", *_AT_LEAST_ONE),
-    ("penalty_window", *_AT_LEAST_ONE),
+    ("penalty_window", "in [1, 65536]", lambda value: 1 <= value <= 65_536),
     ("max_copy", *_AT_LEAST_ONE),
     ("stop_at_sentence", *_AT_LEAST_ONE),
     ("top_p", *_SHARE),

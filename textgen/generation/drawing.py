@@ -7,7 +7,7 @@ does NOT know text, or when to stop: whoever takes the tokens says so by `Row.do
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Protocol
 
@@ -124,16 +124,21 @@ def draw_tokens(engine: Engine, rows: Sequence[Row]) -> Iterator[Drawn]:
         yield from _draw_stepwise(engine, rows)
 
 
-def _is_plain(row: Row) -> bool:
-    """Return whether an engine that draws for itself knows all settings of the row."""
-    if row.restraints or row.wants_logits:
-        return False
-    fast = {"ban", "bias", "temperature", "top_k", "top_p", "min_p"}
-    known = {name: getattr(row.sampling, name) for name in fast}
-    steps = build_processors(row.sampling)
-    return row.sampling.final_temperature is None and len(steps) == len(
-        build_processors(SamplingConfig(**known))
+def fits_in_calls(sampling: SamplingConfig) -> bool:
+    """Return whether an engine that draws for itself knows all of these settings."""
+    looked_at = (sampling.regex, sampling.max_copy, sampling.final_temperature)
+    known = replace(
+        SamplingConfig(temperature=sampling.temperature),
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        min_p=sampling.min_p,
     )
+    steps = len(build_processors(sampling)), len(build_processors(known))
+    return looked_at == (None, None, None) and steps[0] == steps[1]
+
+
+def _is_plain(row: Row) -> bool:
+    return fits_in_calls(row.sampling) and not row.restraints and not row.wants_logits
 
 
 def _draw_in_calls(engine: Drawing, rows: list[Row]) -> Iterator[Drawn]:

@@ -138,7 +138,12 @@ class Drawing(Engine, Protocol):
 
 
 def choose_engine(
-    weights: ModelWeights, precision: WeightsPrecision, streams: int, tokens: int
+    weights: ModelWeights,
+    precision: WeightsPrecision,
+    streams: int,
+    tokens: int,
+    *,
+    stepwise: bool = False,
 ) -> EngineName:
     """Return the fastest engine on a CPU, by measured crossing points (docs/experiments.md).
 
@@ -147,16 +152,18 @@ def choose_engine(
         precision: Of its weights.
         streams: Texts written side by side.
         tokens: To write in each.
+        stepwise: Whether settings keep the engine from drawing many tokens a call.
 
     Returns:
-        `"onnx"`, which draws many tokens a call, but for one stream in float32: there
-        `"numpy"` where the text is too short to pay for onnxruntime's 0.2 s, and from 512
-        units on, where reading the kernel is all and NumPy's product has both cores.
+        `"onnx"`, which draws many tokens a call. In float32 `"numpy"` where each token is
+        drawn apart anyway; and for one stream where the text is too short to pay for
+        onnxruntime's 0.2 s, and from 512 units on, where reading the kernel is all and
+        NumPy's product has both cores.
     """
-    alone = streams == 1 and precision == "float32"
-    if alone and (tokens <= _SHORT_TEXT or weights.hidden_size >= _LARGE_MODEL):
-        return "numpy"
-    return "onnx"
+    if precision != "float32":
+        return "onnx"
+    small_or_large = tokens <= _SHORT_TEXT or weights.hidden_size >= _LARGE_MODEL
+    return "numpy" if stepwise or (streams == 1 and small_or_large) else "onnx"
 
 
 def make_engine(
