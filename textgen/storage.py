@@ -63,11 +63,7 @@ def safetensors_metadata(data: bytes) -> dict[str, str]:
 
 
 def require_known_schema(name: str, version: int, newest: int) -> None:
-    """Refuse the file `name` if its schema is newer than the `newest` that is known.
-
-    Raises:
-        RunError: It is.
-    """
+    """Refuse the file `name`, by a `RunError`, if its schema is newer than the `newest` known."""
     if version > newest:
         raise RunError(
             f"The schema_version of {name} must be at most {newest}. "

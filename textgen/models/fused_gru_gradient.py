@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from textgen.models.step_lists import flat, pop, step_list, unflat
 
-# 25 to 50 steps are equally fast; more take memory, fewer time (docs/experiments.md)
+# as fast as 50 steps, and takes less memory (docs/experiments.md)
 _BLOCK = 25
 
 
@@ -30,7 +30,7 @@ def backward(
         d_last: `[hidden_size, batch]`, the dtype of the gates and of the gradients.
         x: The inputs, `[time, features, batch]`, in the dtype of the products.
         states: `[time + 1, hidden_size, batch]` in the dtype of the products, the initial first.
-        kept: Stacks of `z`, `r`, `c` and `u_c`, the last step on top.
+        kept: Stacks of `z` and of the slopes that `fused_gru` makes, the last step on top.
         kernel: `[features, 3 * hidden_size]` in the dtype of the products; None: no gradient
             of the inputs is wanted.
         recurrent_kernel: `[hidden_size, 3 * hidden_size]` in the dtype of the products.
@@ -79,11 +79,10 @@ def backward(
 def _through_gates(begin, end, d_state, d_outputs, stacks, recurrent_kernel):
     """Go back from step `end` to `begin`.
 
-    Returns:
-        The gradient of the state before `begin`, what is left of the stacks, and in the dtype
-        of the products, `[rows, steps * batch]`: the gradients of the recurrent gates, and of
-        the candidate before the reset gate. The input gates have the first's z and r, and
-        the second.
+    It gives the gradient of the state before `begin`, what is left of the stacks, and
+    `[4 * hidden_size, steps * batch]` in the dtype of the products: the gradients of the
+    candidate's inputs, z, r, and the candidate's recurrent part, before activation. The
+    first three are those of the input product, the last three of the recurrent one.
     """
     size, batch = d_state.shape
     products, dtype = recurrent_kernel.dtype, d_state.dtype
