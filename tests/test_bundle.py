@@ -8,7 +8,7 @@ import pytest
 
 import textgen
 
-ENGINES = ["numpy", "reference", "tensorflow"]
+ENGINES = ["numpy", "onnx", "reference", "tensorflow"]
 
 
 @pytest.fixture(scope="session")
@@ -57,3 +57,14 @@ def test_a_configuration_of_other_sizes_than_the_weights_is_refused(run, tmp_pat
     copy.write_config(replace(config, model=replace(config.model, hidden_size=99)))
     with pytest.raises(textgen.TextgenError, match="do not fit together"):
         textgen.load(copy.path)
+
+
+def test_a_text_ends_where_a_document_does_if_the_run_knows_of_documents(tiny_run, text):
+    model = textgen.load(tiny_run.path)
+    sampling = textgen.SamplingConfig(max_new_tokens=200, seed=3, stop_at_document=True)
+    with pytest.raises(textgen.TextgenError, match="--document-end"):
+        model.generate("9 green", sampling)
+    corpus = replace(model.config.corpus, document_end="n")
+    model = replace(model, config=replace(model.config, corpus=corpus))
+    whole = model.generate("9 green", replace(sampling, stop_at_document=False))
+    assert model.generate("9 green", sampling) == whole.partition("n")[0] != whole

@@ -9,7 +9,7 @@ from typing import Literal
 from textgen import __version__
 from textgen.config import RunConfig, SamplingConfig, UnknownPolicy
 from textgen.corpora.passages import PassageIndex
-from textgen.errors import RunError
+from textgen.errors import ConfigError, RunError
 from textgen.evaluation import score_text, score_tokens, surprise
 from textgen.generation import (
     Beam,
@@ -181,10 +181,30 @@ class Bundle:
         )
 
     def resolved(self, request: Request) -> Request:
-        """Return the request with every `auto` replaced by what was measured."""
-        if request.sampling.temperature != "auto":
-            return request
-        return replace(request, sampling=replace(request.sampling, temperature=self.temperature))
+        """Return the request with what only the run knows filled in.
+
+        Args:
+            request: Any.
+
+        Returns:
+            The request with a number for `temperature="auto"`, and the run's document end
+            among the stop texts for `stop_at_document`.
+
+        Raises:
+            ConfigError: The run was trained without a document end.
+        """
+        sampling = request.sampling
+        if sampling.temperature == "auto":
+            sampling = replace(sampling, temperature=self.temperature)
+        if sampling.stop_at_document:
+            end = self.config.corpus.document_end
+            if end is None:
+                raise ConfigError(
+                    "`stop_at_document` needs a run that was trained with --document-end. "
+                    f"Received: {self.run.path}. Pass --stop with a text that ends one."
+                )
+            sampling = replace(sampling, stop=(*sampling.stop, end), stop_at_document=False)
+        return replace(request, sampling=sampling)
 
     @cached_property
     def temperature(self) -> float:

@@ -122,3 +122,9 @@ def test_a_blank_corpus_is_an_error(write, text):
     path = write("blank", text)
     message = _error(path, path)
     assert "not blank" in message and "blank'" in message
+
+
+def test_every_document_is_followed_by_its_end_where_one_is_named(write):
+    sources = (str(write("a", "a")), str(write("b", "b\n")))
+    config = CorpusConfig(sources=sources, document_end="<end>")
+    assert read_corpus(config) == "a<end>\nb\n<end>\n"

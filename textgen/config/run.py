@@ -38,7 +38,12 @@ class CorpusConfig:
     tfds_data_dir: str | None = None
     """Folder of prepared TFDS data sets; None: the default of TFDS."""
 
+    document_end: str | None = None
+    """Text such as <|endoftext|> that is put behind each file and each tfds: example, so that
+    writing can stop there; None: the corpus is one text."""
+
     def __post_init__(self) -> None:
+        require(self.document_end != "", "document_end", "a text that is not empty", "an empty one")
         require(
             0 < self.validation_fraction < 1,
             "validation_fraction",

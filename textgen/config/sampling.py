@@ -69,6 +69,8 @@ class SamplingConfig:
     """Texts that end the text when they come."""
     stop_regex: str | None = None
     """A regular expression that ends the text when it matches; None: none."""
+    stop_at_document: bool = False
+    """End the text where a document ends, for runs that were trained with --document-end."""
     stop_at_sentence: int | None = None
     """End with the first sentence that ends after so many tokens; None: no."""
     min_new_tokens: int = 0

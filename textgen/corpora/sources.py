@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from textgen.config import CorpusConfig
+from textgen.corpora.documents import join_documents
 from textgen.corpora.tfds import read_tfds
 from textgen.errors import CorpusError
 
@@ -18,7 +19,7 @@ from textgen.errors import CorpusError
 def read_corpus(config: CorpusConfig, stdin: BinaryIO | None = None) -> str:
     """Return the text of all sources, one after the other.
 
-    A newline is added between two sources when the former does not end with one.
+    Each file is a document, and each example of TFDS; see `join_documents`.
 
     Args:
         config: `sources` are paths of UTF-8 files, `-`, `builtin:NAME` or
@@ -31,12 +32,7 @@ def read_corpus(config: CorpusConfig, stdin: BinaryIO | None = None) -> str:
     Raises:
         CorpusError: A source cannot be read or is not UTF-8, or all are blank.
     """
-    parts: list[str] = []
-    for source in config.sources:
-        if parts and parts[-1] and not parts[-1].endswith("\n"):
-            parts.append("\n")
-        parts.append(_read_source(source, config, stdin))
-    text = "".join(parts)
+    text = join_documents(_read_source(source, config, stdin) for source in config.sources)
     if not text.strip():
         raise CorpusError(
             "The corpus is empty: it must have at least one character that is not blank. "
@@ -48,14 +44,16 @@ def read_corpus(config: CorpusConfig, stdin: BinaryIO | None = None) -> str:
 
 def _read_source(source: str, config: CorpusConfig, stdin: BinaryIO | None) -> str:
     kind, _, name = source.partition(":")
-    if kind == "builtin":
-        return _read_builtin(name)
     if kind == "tfds":
-        text = read_tfds(name, config.text_feature, config.tfds_data_dir)
-        return _plain_newlines(text)
-    if source == "-":
-        return decode_text((stdin or sys.stdin.buffer).read(), "standard input")
-    return decode_text(_read_file(source), repr(source))
+        features = config.text_feature, config.tfds_data_dir, config.document_end
+        return _plain_newlines(read_tfds(name, *features))
+    if kind == "builtin":
+        text = _read_builtin(name)
+    elif source == "-":
+        text = decode_text((stdin or sys.stdin.buffer).read(), "standard input")
+    else:
+        text = decode_text(_read_file(source), repr(source))
+    return join_documents([text], config.document_end)
 
 
 def _read_file(source: str) -> bytes:

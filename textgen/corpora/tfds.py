@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from textgen.corpora.documents import join_documents
 from textgen.errors import CorpusError
 
 if TYPE_CHECKING:
@@ -28,10 +29,10 @@ _MAX_RETRIES = 3
 _SPEC = re.compile(r"(?P<name>[^:\[\]]+(?::[\d*]+\.[\d*]+\.[\d*]+)?)(?::(?P<split>.+))?")
 
 
-def read_tfds(spec: str, text_feature: str, data_dir: str | None) -> str:
-    """Return all texts of one split of a data set.
-
-    A newline is added after an example that does not end with one, if another follows.
+def read_tfds(
+    spec: str, text_feature: str, data_dir: str | None, document_end: str | None = None
+) -> str:
+    """Return all texts of one split of a data set, joined by `join_documents`.
 
     Args:
         spec: `NAME[:SPLIT]`. NAME may carry a configuration and a version
@@ -39,6 +40,7 @@ def read_tfds(spec: str, text_feature: str, data_dir: str | None) -> str:
             without SPLIT it is `train`.
         text_feature: The feature that holds the text.
         data_dir: Folder of prepared data sets; None: the default of TFDS.
+        document_end: What each example is followed by; None: nothing.
 
     Returns:
         The examples in the order in which they are stored.
@@ -58,7 +60,8 @@ def read_tfds(spec: str, text_feature: str, data_dir: str | None) -> str:
         builder = _find_builder(name, data_dir)
         _check_feature(builder, name, text_feature)
         _prepare(builder, name)
-        return _join(_examples(builder, name, split, text_feature))
+        examples = _examples(builder, name, split, text_feature)
+        return join_documents(examples, document_end)
 
 
 def _split_features(builder: "DatasetBuilder") -> tuple[list[str], list[str]]:
@@ -163,15 +166,6 @@ def _text(value: Any, where: str) -> str:
             f"A text must be UTF-8. Received: {where}, whose byte at offset {error.start} is "
             "not. Choose another feature with --text-feature, or another data set."
         ) from error
-
-
-def _join(texts: Iterator[str]) -> str:
-    parts: list[str] = []
-    for text in texts:
-        if parts and not parts[-1].endswith("\n"):
-            parts.append("\n")
-        parts.append(text)
-    return "".join(parts)
 
 
 def _line(error: BaseException) -> str:

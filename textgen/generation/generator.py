@@ -226,8 +226,10 @@ class _Prepared:
     ) -> None:
         if sampling.max_copy is not None and passages is None:
             raise ConfigError("`max_copy` needs the training text. Load the model from its run.")
-        if not isinstance(sampling.temperature, float | int):
-            raise ConfigError("`temperature=auto` needs a run to measure. Use `textgen.load`.")
+        if sampling.temperature == "auto" or sampling.stop_at_document:
+            raise ConfigError(
+                "`temperature=auto` and `stop_at_document` ask the run. Write with `textgen.load`."
+            )
         _stop_rule(sampling)
         self._sampling = sampling
         self._pieces = tokenizer.pieces()
