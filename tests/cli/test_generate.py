@@ -82,8 +82,8 @@ def test_the_surprise_is_shown_in_colours_and_the_order_without_writing(run):
     )
     assert "\x1b[48;5;" in out and "bits" in err
     assert "".join(part.partition("m")[2] for part in ("m" + out).split("\x1b[")) == plain
-    out, _ = run("--show", "order", "--top-k", 4, "--temperature", 0.5)
-    assert out.splitlines() == ["scale_by_temperature(0.5)", "keep_top_k(4)"]
+    out, _ = run("--show", "order", "--top-k", 4, "--temperature", 0.5, "--max-copy", 9)
+    assert out.splitlines() == ["max_copy(9)", "scale_by_temperature(0.5)", "keep_top_k(4)"]
 
 
 def test_beam_search_prints_the_most_probable_texts_with_their_scores(run):
@@ -122,6 +122,9 @@ def test_settings_that_cancel_each_other_are_told(run):
         (["--logprobs", "-1"], ["logprobs"]),
         (["--penalty-window", "99999999999"], ["penalty_window"]),
         (["-n", "99999999999"], ["num_samples"]),
+        (["--beams", "0"], ["`beams`"]),
+        (["--beams", "4", "--ban", "e"], ["--beams", "--length-penalty"]),
+        (["--receipt", "."], ["`receipt` must be a file"]),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(run, arguments, words):
@@ -138,8 +141,17 @@ def test_a_ban_of_everything_is_an_error(run, text):
     assert "At least 1 token" in err
 
 
-def test_a_setting_of_a_json_line_that_is_no_list_is_an_error(run, tmp_path):
+def test_a_setting_of_a_json_line_of_the_wrong_kind_is_an_error(run, tmp_path):
     path = tmp_path / "prompts.jsonl"
-    path.write_text('{"prompt": "7", "stop": "green"}', "utf-8")
-    _, err = run("--prompts", path, status=2)
-    assert "line 1" in err and "a list of texts" in err
+    for line in (
+        '"stop": "x"',
+        '"stop": [1]',
+        '"top_k": 2.5',
+        '"temperature": "hot"',
+        '"seed": true',
+    ):
+        path.write_text('{"prompt": "7", ' + line + "}", "utf-8")
+        _, err = run("--prompts", path, status=2)
+        assert "line 1" in err and "cannot be" in err
+    path.write_text('{"prompt": "7", "temperature": 1, "top_k": null, "ban": ["x"]}', "utf-8")
+    run("--prompts", path, "--max-new-tokens", 3)

@@ -17,6 +17,7 @@ from textgen.generation import Request, build_processors, longest_copies
 from textgen.generation.receipts import Receipt
 
 _MOST_SAMPLES = 100_000
+_MOST_BEAMS = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +76,29 @@ class GenerateCommand:
             raise ConfigError(
                 "--stream prints text alone. Leave out --output, --show, --receipt and --beams."
             )
+        if self.beams is not None:
+            self._check_beams()
+        if self.receipt is not None and self.receipt.exists() and not self.receipt.is_file():
+            raise ConfigError(
+                f"`receipt` must be a file. Received: {self.receipt}. Pass --receipt."
+            )
         if self.logprobs is not None and not 0 <= self.logprobs <= 1000:
             raise ConfigError(
                 f"`logprobs` must be in [0, 1000]. Received: {self.logprobs}. Pass --logprobs."
+            )
+
+    def _check_beams(self) -> None:
+        """Refuse what beam search would pass over: it draws nothing and looks at no setting."""
+        if not 1 <= (self.beams or 0) <= _MOST_BEAMS:
+            raise ConfigError(
+                f"`beams` must be in [1, {_MOST_BEAMS}]. Received: {self.beams}. Pass --beams."
+            )
+        plain = SamplingConfig(max_new_tokens=self.sampling.max_new_tokens)
+        others = (self.prompts, self.show, self.receipt, self.logprobs)
+        if self.sampling != plain or self.output != "text" or any(o is not None for o in others):
+            raise ConfigError(
+                "--beams searches for the most probable text of one prompt and takes "
+                "--max-new-tokens, --length-penalty and -n alone. Leave out the other flags."
             )
 
 
@@ -85,7 +106,7 @@ def run(arguments: list[str], prog: str) -> int:
     """Write the texts to stdout."""
     command = parse(GenerateCommand, arguments, prog=prog)
     if command.show == "order":
-        print("\n".join(map(str, build_processors(command.sampling))))
+        print("\n".join(_order(command.sampling)))
         return 0
     if command.replay is not None:
         return _replay(command, Receipt.read(command.replay))
@@ -101,6 +122,15 @@ def run(arguments: list[str], prog: str) -> int:
     else:
         _write(bundle, requests, command)
     return 0
+
+
+def _order(sampling: SamplingConfig) -> list[str]:
+    """Return what is done to the logits, first to last; the first rows need the model."""
+    first = ("regex", "max_copy", "ban", "bias")
+    restraints = [
+        f"{name}({getattr(sampling, name)!r})" for name in first if getattr(sampling, name)
+    ]
+    return restraints + [str(step) for step in build_processors(sampling)]
 
 
 def _requests(command: GenerateCommand, rest: list[str]) -> list[Request]:

@@ -4,7 +4,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from textgen.config import SamplingConfig, from_values
 from textgen.corpora import decode_text
@@ -72,15 +72,35 @@ def _from_json(line: str, where: str, sampling: SamplingConfig) -> Request:
     try:
         values: dict[str, Any] = dict(json.loads(line))
         prompt = values.pop("prompt")
+        if not isinstance(prompt, str):
+            raise TypeError
     except (ValueError, TypeError, KeyError):
         raise ConfigError(
             f'{where}: expected a JSON object with a "prompt". Received: {line[:60]}'
         ) from None
+    hints = get_type_hints(SamplingConfig)
+    for name, value in values.items():
+        if name in hints and not _fits(value, hints[name]):
+            raise ConfigError(f"{where}: `{name}` cannot be {json.dumps(value)}. See --help.")
     own = {name: getattr(sampling, name) for name in sampling.__dataclass_fields__}
     try:
-        return Request(prompt=str(prompt), sampling=from_values(SamplingConfig, own | values))
-    except (ConfigError, TypeError) as error:
+        return Request(prompt=prompt, sampling=from_values(SamplingConfig, own | values))
+    except (ConfigError, TypeError, AttributeError) as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Return whether a JSON value is of the kind that a setting has."""
+    if get_origin(hint) is tuple:
+        return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+    kinds = (hint,) if get_origin(hint) is None else get_args(hint)
+    if isinstance(value, bool):
+        return bool in kinds
+    choices = [choice for kind in kinds for choice in get_args(kind)]
+    is_number = isinstance(value, int) and int in kinds
+    is_number |= isinstance(value, int | float) and float in kinds
+    is_text = isinstance(value, str) and (str in kinds or value in choices)
+    return is_number or is_text or (value is None and type(None) in kinds)
 
 
 def _read(path: Path, flag: str) -> str:

@@ -67,6 +67,8 @@ class Receipt:
                 raise ConfigError(f"{path} was written by a newer textgen: upgrade to replay it.")
             values["requests"] = tuple(_request(entry) for entry in values["requests"])
             values["text_sha256"] = tuple(values["text_sha256"])
+            if len(values["text_sha256"]) != len(values["requests"]):
+                raise ValueError("it has not one hash for each text")
             return cls(**values)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"{path} is not a receipt: {error}. Pass --replay.") from error
@@ -109,4 +111,4 @@ def installed_versions(textgen_version: str) -> dict[str, str]:
 
 def _request(entry: dict[str, Any]) -> Request:
     sampling = from_values(SamplingConfig, entry["sampling"])
-    return Request(prompt=entry["prompt"], sampling=sampling, row=entry["row"])
+    return Request(prompt=str(entry["prompt"]), sampling=sampling, row=int(entry["row"]))

@@ -61,7 +61,8 @@ def scale_by_temperature(logits: Logits, temperature: float) -> Logits:
             f"`temperature` must be a number above 0. Received: {temperature}. "
             "For the most probable token take pick_greedy."
         )
-    return logits / max(temperature, SMALLEST_TEMPERATURE)
+    largest = float(np.finfo(logits.dtype).max)
+    return logits / min(max(temperature, SMALLEST_TEMPERATURE), largest)
 
 
 def keep_top_k(logits: Logits, k: int) -> Logits:
