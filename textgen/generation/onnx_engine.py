@@ -41,6 +41,7 @@ Array = NDArray[np.float32]
 Pair = tuple[NDArray[Any], Array]
 
 ERRORS_ONLY = 3
+_LARGEST_TEMPERATURE = float(np.finfo(np.float32).max)
 # Tokens that a model writes so that its states are known: 4096, a tenth of a second at 512 units.
 CALIBRATION_ROWS, CALIBRATION_STEPS = 32, 128
 # The first of them still depend on where the text begins.
@@ -229,7 +230,8 @@ def _loop_inputs(
     values: dict[str, NDArray[np.generic]] = {"bias": _checked_bias(settings.bias, vocab_size)}
     if settings.temperature == 0:
         return Draw(greedy=True), values
-    values["temperature"] = np.array(max(settings.temperature, SMALLEST_TEMPERATURE), np.float32)
+    temperature = min(max(settings.temperature, SMALLEST_TEMPERATURE), _LARGEST_TEMPERATURE)
+    values["temperature"] = np.array(temperature, np.float32)
     if settings.top_k is not None and settings.top_k < vocab_size:
         values["top_k"] = np.array([settings.top_k], np.int64)
     if settings.top_p is not None and settings.top_p < 1:
