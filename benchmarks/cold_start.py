@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.report import Measurement, parse_flags, report
 from textgen.config import ModelConfig, RunConfig, TokenizerConfig
-from textgen.models import GruWeights, ModelWeights
+from textgen.models import LayerWeights, ModelWeights
 from textgen.runs import RunDirectory
 from textgen.tokenizers import build_tokenizer
 
@@ -38,8 +38,8 @@ def random_run(path: Path, hidden_size: int) -> RunDirectory:
     gates = 3 * hidden_size
     weights = ModelWeights(
         embedding=normal(66, 256),
-        gru=(
-            GruWeights(
+        layers=(
+            LayerWeights(
                 kernel=normal(256, gates),
                 recurrent_kernel=normal(hidden_size, gates),
                 bias=normal(2, gates),

@@ -24,21 +24,30 @@ class Measurement:
     unit: str
 
 
-def parse_flags(description: str | None, *words: tuple[str, str]) -> argparse.Namespace:
+def parse_flags(
+    description: str | None, *words: tuple[str, str], parts: Sequence[str] = ()
+) -> argparse.Namespace:
     """Return the flags that all benchmarks have, `quick` and `json`.
 
     Args:
         description: What the benchmark does.
-        words: Words that must follow as well, `(name, help text)`.
+        words: Words that must follow as well, `(name, help text)`; "files" takes several.
+        parts: Of a benchmark that can be run in parts and draws: gives it `part`, a list of
+            them, all by default, and `pictures`, a folder or None.
 
     Returns:
         The parsed command line.
     """
     parser = argparse.ArgumentParser(description=description)
     for name, text in words:
-        parser.add_argument(name, help=text)
+        parser.add_argument(name, help=text, nargs="+" if name == "files" else None)
     parser.add_argument("--quick", action="store_true", help="end within two minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
+    if parts:
+        parser.add_argument(
+            "--part", nargs="+", choices=parts, default=parts, help="run these alone"
+        )
+        parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="draw pictures there")
     return parser.parse_args()
 
 

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "textgen"
 
 # earlier names are lower; the names of one line may import those before them on it
 FLOORS = [
-    ["errors", "machine", "startup", "storage", "metrics", "config", "presets"],
+    ["errors", "machine", "startup", "storage", "metrics", "config", "presets", "sizing"],
     ["tokenizers", "corpora"],
     ["models", "runs"],
     ["generation", "training", "evaluation", "inspection", "bundle"],

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 import textgen
+from textgen.config import DynamicConfig
+from textgen.generation.receipts import Receipt
 
 ENGINES = ["numpy", "onnx", "reference", "tensorflow"]
 
@@ -68,3 +70,72 @@ def test_a_text_ends_where_a_document_does_if_the_run_knows_of_documents(tiny_ru
     model = replace(model, config=replace(model.config, corpus=corpus))
     whole = model.generate("9 green", replace(sampling, stop_at_document=False))
     assert model.generate("9 green", sampling) == whole.partition("n")[0] != whole
+
+
+@pytest.fixture
+def copied_run(tiny_run, tmp_path):
+    return textgen.RunDirectory(shutil.copytree(tiny_run.path, tmp_path / "run"))
+
+
+def _files(run):
+    return {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+
+
+def test_an_adapted_model_knows_its_text_and_leaves_its_run_as_it_was(copied_run):
+    model, tale = textgen.load(copied_run.path), "moose gnaw a lemon, owls dream.\n"
+    before = _files(copied_run)
+    adapted = model.adapted(tale * 4, passes=5)
+    assert adapted.score(tale).loss < model.score(tale).loss
+    sampling = textgen.SamplingConfig(max_new_tokens=30, temperature="auto")
+    assert len(adapted.generate(tale, sampling)) == 30
+    assert adapted.temperature == adapted._measure_temperature()["temperature"]
+    assert replace(adapted, precision="int8").rounding_loss() < 1
+    assert _files(copied_run) == before
+    assert model.weights_sha256 != adapted.weights_sha256
+
+
+def test_a_receipt_tells_what_the_model_learnt_and_from_which_weights(copied_run, tmp_path):
+    model = textgen.load(copied_run.path)
+    settings = DynamicConfig(segment=16, learning_rate=0.01)
+    adapted = model.adapted("owls dream", 2, settings).adapted("a moose\u6f22", unknown="skip")
+    request = textgen.Request(sampling=textgen.SamplingConfig(max_new_tokens=40))
+    texts = [written.text for written in adapted.write([request])]
+    adapted.receipt([request], texts).write(tmp_path / "receipt.json")
+    receipt = Receipt.read(tmp_path / "receipt.json")
+    assert receipt.weights_sha256 == model.weights_sha256
+    assert [(a.text, a.passes) for a in receipt.adaptations] == [
+        ("owls dream", 2),
+        ("a moose\u6f22", 1),
+    ]
+    again = model.readapted(receipt.adaptations)
+    assert again.weights_sha256 == adapted.weights_sha256
+    assert receipt.differences(again.receipt([request], texts)) == []
+
+
+@pytest.mark.parametrize(
+    "text, passes, words", [("", 1, "2 tokens"), ("a", 1, "2 tokens"), ("ab", 0, "passes")]
+)
+def test_what_cannot_be_learnt_from_is_refused(tiny_run, text, passes, words):
+    with pytest.raises(textgen.TextgenError, match=words):
+        textgen.load(tiny_run.path).adapted(text, passes)
+
+
+def test_every_protocol_scores_a_split_as_it_scores_its_text(run):
+    model = textgen.load(run.path)
+    text = model.tokenizer.decode(model.run.read_corpus().validation)
+    costs = {}
+    for protocol in ("carried", "windows", "dynamic"):
+        split, whole = (
+            model.score_split("validation", protocol),
+            model.score(text, protocol=protocol),
+        )
+        assert split.as_dict() == pytest.approx(whole.as_dict(), rel=1e-5)
+        costs[protocol] = split.loss
+    assert len(set(costs.values())) == 3
+    with pytest.raises(textgen.TextgenError, match="protocol"):
+        model.score(text, protocol="static")
+
+
+def test_the_carried_protocol_gives_what_the_training_log_has(run):
+    best = min(row["validation_loss"] for row in run.read_metrics())
+    assert textgen.load(run.path).score_split("validation").loss == pytest.approx(best, rel=1e-4)

@@ -1,16 +1,31 @@
 """A trained model ready to use: tokenizer, configuration and weights, loaded together."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from textgen import __version__
-from textgen.config import RunConfig, SamplingConfig, UnknownPolicy
+from textgen.config import (
+    DynamicConfig,
+    ModelConfig,
+    RunConfig,
+    SamplingConfig,
+    ScoringProtocol,
+    UnknownPolicy,
+)
 from textgen.corpora.passages import PassageIndex
 from textgen.errors import ConfigError, RunError
-from textgen.evaluation import score_text, score_tokens, surprise
+from textgen.evaluation import (
+    EncodedText,
+    adapt,
+    dynamic_score,
+    encode_text,
+    score_tokens,
+    score_windows,
+    surprise,
+)
 from textgen.generation import (
     Beam,
     Engine,
@@ -26,7 +41,7 @@ from textgen.generation import (
     write_texts,
 )
 from textgen.generation.drawing import fits_in_calls
-from textgen.generation.receipts import Receipt, installed_versions, text_hashes
+from textgen.generation.receipts import Adaptation, Receipt, installed_versions, text_hashes
 from textgen.metrics import TextScore
 from textgen.models.weights import ModelWeights
 from textgen.runs import RunDirectory
@@ -35,6 +50,7 @@ from textgen.tokenizers import Tokenizer
 
 # What rounding the weights may cost on the validation text, nats per token.
 MOST_LOSS = 0.005
+_MOST_PASSES = 1000
 
 
 @dataclass(frozen=True)
@@ -48,6 +64,7 @@ class Bundle:
         weights: The model.
         engine_name: Which implementation computes.
         precision: Of the weights it writes and scores with.
+        adaptations: What it has learnt since it was loaded, first to last.
     """
 
     run: RunDirectory
@@ -56,6 +73,7 @@ class Bundle:
     weights: ModelWeights
     engine_name: EngineName = "auto"
     precision: WeightsPrecision = "float32"
+    adaptations: tuple[Adaptation, ...] = ()
 
     def generate(
         self,
@@ -168,9 +186,10 @@ class Bundle:
         self, requests: Sequence[Request], texts: Sequence[str], unknown: UnknownPolicy = "error"
     ) -> Receipt:
         """Return what is needed to write `texts` again and to compare."""
+        loaded = self.adaptations[0].weights_sha256 if self.adaptations else self.weights_sha256
         return Receipt(
             run=str(self.run.path),
-            weights_sha256=self.weights_sha256,
+            weights_sha256=loaded,
             tokenizer_sha256=self.tokenizer.fingerprint(),
             engine=self._engine_for(requests),
             weights=self.precision,
@@ -178,6 +197,7 @@ class Bundle:
             requests=tuple(self.resolved(request) for request in requests),
             text_sha256=text_hashes(texts),
             versions=installed_versions(__version__),
+            adaptations=self.adaptations,
         )
 
     def resolved(self, request: Request) -> Request:
@@ -209,17 +229,26 @@ class Bundle:
     @cached_property
     def temperature(self) -> float:
         """The temperature of `auto`: measured at the first use, then kept with the run."""
-        found = self.run.read_measurement("temperature", self.weights_sha256)
+        return float(self._measured("temperature", self._measure_temperature)["temperature"])
+
+    def _measure_temperature(self) -> dict[str, float]:
+        held_out = self.tokenizer.decode(self.run.read_corpus().validation)
+        calibration = calibrate_temperature(self.engine, self.tokenizer, held_out)
+        return {
+            "temperature": calibration.temperature,
+            "held_out_entropy": calibration.held_out_entropy,
+            "written_entropy": calibration.written_entropy,
+        }
+
+    def _measured(self, name: str, measure: Callable[[], dict[str, float]]) -> dict[str, Any]:
+        """Return what `measure` gives, kept with the run; of an adapted model it is not kept."""
+        if self.adaptations:
+            return measure()
+        found = self.run.read_measurement(name, self.weights_sha256)
         if found is None:
-            held_out = self.tokenizer.decode(self.run.read_corpus().validation)
-            calibration = calibrate_temperature(self.engine, self.tokenizer, held_out)
-            found = {
-                "temperature": calibration.temperature,
-                "held_out_entropy": calibration.held_out_entropy,
-                "written_entropy": calibration.written_entropy,
-            }
-            self.run.write_measurement("temperature", self.weights_sha256, found)
-        return float(found["temperature"])
+            found = measure()
+            self.run.write_measurement(name, self.weights_sha256, found)
+        return found
 
     @cached_property
     def passages(self) -> PassageIndex:
@@ -263,25 +292,107 @@ class Bundle:
     def _engines(self) -> dict[EngineName, Engine]:
         return {}
 
-    def score(self, text: str, *, unknown: UnknownPolicy = "error") -> TextScore:
-        """Return what the model pays for `text`, in one pass with carried state.
+    def adapted(
+        self,
+        text: str,
+        passes: int = 1,
+        settings: DynamicConfig | None = None,
+        *,
+        unknown: UnknownPolicy = "error",
+    ) -> "Bundle":
+        """Return a model that has learnt from `text`; this one and its run stay as they are.
 
-        A long text is read in up to 32 lanes side by side; each but the first reads 256
-        tokens before its predictions count.
+        Args:
+            text: At least two tokens, in the manner that the model is to take over.
+            passes: How many times it reads the text, at most 1,000; more bind it closer.
+            settings: How it learns; None: as in dynamic evaluation, see `DynamicConfig`.
+            unknown: What to do with a character the model never saw.
+
+        Returns:
+            The adapted model. What is measured of it is not kept with the run.
+
+        Raises:
+            ConfigError: `text` is too short, or `passes` lies outside `[1, 1000]`.
+            RunError: Rounded to its precision, the adapted model loses too much.
+            TokenizerError: `text` has an unknown character, under `"error"`.
+            TrainingError: The weights grew beyond all bounds.
         """
-        return score_text(self.engine, self.tokenizer, text, unknown)
-
-    def score_split(self, split: Literal["train", "validation"]) -> TextScore:
-        """Return what the model pays for a split of the corpus it was trained on."""
-        corpus = self.run.read_corpus()
-        token_ids = getattr(corpus, split)
-        return score_tokens(
-            self.engine,
-            token_ids,
-            self.tokenizer.start_id,
-            getattr(corpus, f"{split}_characters"),
-            getattr(corpus, f"{split}_bytes"),
+        token_ids = self.tokenizer.encode(text, unknown)
+        _require_adaptable(len(token_ids), passes)
+        settings = settings or DynamicConfig()
+        learnt = Adaptation(
+            text=text,
+            passes=passes,
+            settings=settings,
+            unknown=unknown,
+            weights_sha256=self.weights_sha256,
         )
+        start_id = self.tokenizer.start_id
+        weights = adapt(self.weights, self.config.model, token_ids, start_id, settings, passes)
+        return _require_exact(
+            replace(self, weights=weights, adaptations=(*self.adaptations, learnt))
+        )
+
+    def readapted(self, adaptations: Sequence[Adaptation]) -> "Bundle":
+        """Return a model that has learnt what a receipt tells of, first to last."""
+        bundle = self
+        for learnt in adaptations:
+            bundle = bundle.adapted(
+                learnt.text, learnt.passes, learnt.settings, unknown=learnt.unknown
+            )
+        return bundle
+
+    def score(
+        self,
+        text: str,
+        *,
+        unknown: UnknownPolicy = "error",
+        protocol: ScoringProtocol = "carried",
+    ) -> TextScore:
+        """Return what the model pays for `text`, read from left to right.
+
+        Args:
+            text: At least one token.
+            unknown: What to do with a character the model never saw.
+            protocol: `"carried"`: one pass with carried state, a long text in up to 32 lanes
+                side by side, each but the first with 256 tokens before its predictions
+                count. `"windows"`: windows of 256 tokens that each begin with the initial
+                state, see `score_windows`. `"dynamic"`: one pass in which a float32 copy of
+                the model learns from what it has scored, see `dynamic_score`.
+
+        Returns:
+            Total nats and what they are divided by.
+
+        Raises:
+            ConfigError: There is no such protocol.
+            CorpusError: No token is left to score.
+            TokenizerError: A character is unknown, under `"error"`.
+        """
+        return self._score(encode_text(self.tokenizer, text, unknown), protocol)
+
+    def score_split(
+        self, split: Literal["train", "validation"], protocol: ScoringProtocol = "carried"
+    ) -> TextScore:
+        """Return what the model pays for a split of the corpus it was trained on; see `score`."""
+        corpus = self.run.read_corpus()
+        encoded = EncodedText(
+            token_ids=getattr(corpus, split),
+            characters=getattr(corpus, f"{split}_characters"),
+            bytes=getattr(corpus, f"{split}_bytes"),
+        )
+        return self._score(encoded, protocol)
+
+    def _score(self, encoded: EncodedText, protocol: ScoringProtocol) -> TextScore:
+        parts = encoded.token_ids, self.tokenizer.start_id, encoded.characters, encoded.bytes
+        if protocol == "dynamic":
+            return dynamic_score(self.weights, self.config.model, *parts)
+        scorers = {"carried": score_tokens, "windows": score_windows}
+        if protocol not in scorers:
+            raise ConfigError(
+                f"`protocol` must be one of {', '.join(scorers)}, dynamic. Received: {protocol}. "
+                "Pass --protocol."
+            )
+        return scorers[protocol](self.engine, *parts)
 
     def surprise(self, text: str, *, unknown: UnknownPolicy = "error") -> list[tuple[str, float]]:
         """Return the pieces of `text`, each with what it costs the model in bits."""
@@ -289,13 +400,12 @@ class Bundle:
 
     def rounding_loss(self) -> float:
         """Return what the precision costs on the validation text, nats per token; kept."""
-        found = self.run.read_measurement(f"rounding_{self.precision}", self.weights_sha256)
-        if found is None:
-            whole = replace(self, precision="float32").score_split("validation").loss
-            rounded = self.score_split("validation").loss
-            found = {"float32": whole, self.precision: rounded}
-            self.run.write_measurement(f"rounding_{self.precision}", self.weights_sha256, found)
+        found = self._measured(f"rounding_{self.precision}", self._measure_rounding)
         return float(found[self.precision] - found["float32"])
+
+    def _measure_rounding(self) -> dict[str, float]:
+        whole = replace(self, precision="float32").score_split("validation").loss
+        return {"float32": whole, self.precision: self.score_split("validation").loss}
 
 
 def load(
@@ -321,15 +431,41 @@ def load(
     config = run.read_config()
     tokenizer = run.read_tokenizer()
     loaded = run.read_weights(tokenizer)
-    if (loaded.hidden_size, loaded.num_layers) != (
-        config.model.hidden_size,
-        config.model.num_layers,
-    ):
+    if not _is_of(loaded, config.model):
         raise RunError(f"config.json and model.safetensors of {run.path} do not fit together.")
-    bundle = Bundle(run, config, tokenizer, loaded, engine, weights)
-    if weights != "float32" and (loss := bundle.rounding_loss()) > MOST_LOSS:
+    return _require_exact(Bundle(run, config, tokenizer, loaded, engine, weights))
+
+
+def _require_exact(bundle: Bundle) -> Bundle:
+    """Return the model if its precision is held to cost little on the validation text."""
+    precision = bundle.precision
+    if precision != "float32" and (loss := bundle.rounding_loss()) > MOST_LOSS:
         raise RunError(
-            f"`weights={weights}` must cost at most {MOST_LOSS} nats per token on the validation "
+            f"`weights={precision}` must cost at most {MOST_LOSS} nats per token on the validation "
             f"text. Received: {loss:.4f}. Pass --weights float32."
         )
     return bundle
+
+
+def _is_of(weights: ModelWeights, config: ModelConfig) -> bool:
+    names = ("cell", "embedding_dim", "hidden_size", "num_layers", "residual")
+    last = weights.layers[-1]
+    parts = (
+        (config.output_gate, last.output_gate),
+        (config.layer_norm, last.norm),
+        (config.first_state == "learnt", weights.first_state),
+    )
+    same = all(getattr(weights, name) == getattr(config, name) for name in names)
+    return same and all(wanted == (part is not None) for wanted, part in parts)
+
+
+def _require_adaptable(tokens: int, passes: int) -> None:
+    if tokens < 2:
+        raise ConfigError(
+            f"A text to adapt to must have at least 2 tokens. Received: {tokens}. "
+            "Pass a longer --prompt, or leave out --adapt."
+        )
+    if not 1 <= passes <= _MOST_PASSES:
+        raise ConfigError(
+            f"`passes` must be in [1, {_MOST_PASSES:,}]. Received: {passes}. Pass --adapt."
+        )

@@ -6,7 +6,7 @@ A preset changes defaults and nothing else; flags change the preset.
 import difflib
 from collections.abc import Callable
 
-from textgen.config import ModelConfig, RunConfig, TrainingConfig
+from textgen.config import ModelConfig, RunConfig, TokenizerConfig, TrainingConfig
 from textgen.errors import ConfigError
 
 
@@ -25,17 +25,134 @@ def demo() -> RunConfig:
 
 
 def shakespeare() -> RunConfig:
-    """The standard small benchmark, tinyshakespeare, in a few minutes on two CPU cores."""
+    """The standard small benchmark, tinyshakespeare, in one to three minutes."""
     return RunConfig(
         preset="shakespeare",
-        model=ModelConfig(hidden_size=512, dropout=0.3),
-        training=TrainingConfig(max_minutes=3, validate_every=300, weight_decay=0.02),
+        model=ModelConfig(hidden_size=512, dropout=0.15),
+        training=_small_steps(
+            max_minutes=3, learning_rate=4e-3, weight_decay=0.01, average=0.98, validate_every=500
+        ),
     )
 
 
+def small() -> RunConfig:
+    """Under a million weights: trained for ten minutes, small enough to send by mail."""
+    return RunConfig(
+        preset="small",
+        model=ModelConfig(embedding_dim=64, hidden_size=512, dropout=0.4, weight_drop=0.25),
+        training=_small_steps(max_minutes=10, learning_rate=3e-3, average=0.998),
+    )
+
+
+def medium() -> RunConfig:
+    """The best text of ten minutes, for a book of a million characters."""
+    return RunConfig(
+        preset="medium",
+        model=ModelConfig(hidden_size=768, dropout=0.4, weight_drop=0.2),
+        training=_small_steps(max_minutes=10, learning_rate=2.5e-3, average=0.998),
+    )
+
+
+def large() -> RunConfig:
+    """For half an hour and more, or a corpus of many books."""
+    return RunConfig(
+        preset="large",
+        model=ModelConfig(hidden_size=1024, dropout=0.5, weight_drop=0.3),
+        training=_small_steps(max_minutes=30, learning_rate=2e-3, average=0.999),
+    )
+
+
+def subword() -> RunConfig:
+    """Subwords instead of characters, in ten minutes: a text of words is a quarter as long."""
+    return RunConfig(
+        preset="subword",
+        tokenizer=TokenizerConfig(tokenizer="subword", vocab_size=1024),
+        model=ModelConfig(hidden_size=768, dropout=0.5, weight_drop=0.2),
+        training=_small_steps(max_minutes=10, learning_rate=2.5e-3, average=0.998),
+    )
+
+
+def poetry() -> RunConfig:
+    """Verse in a script of thousands of characters, each of them a token."""
+    return RunConfig(
+        preset="poetry",
+        model=ModelConfig(embedding_dim=512, hidden_size=512, dropout=0.4, tie_weights=True),
+        training=_small_steps(max_minutes=5, learning_rate=3e-3, average=0.99),
+    )
+
+
+def code() -> RunConfig:
+    """Program text: long windows, so that an indentation is learnt from where it began."""
+    return RunConfig(
+        preset="code",
+        model=ModelConfig(hidden_size=512, dropout=0.1),
+        training=_small_steps(seq_len=128, max_minutes=5, learning_rate=4e-3, average=0.99),
+    )
+
+
+def gpu() -> RunConfig:
+    """Three layers for a GPU, where cuDNN makes a wide batch cheap. Not measured."""
+    return RunConfig(
+        preset="gpu",
+        model=ModelConfig(
+            embedding_dim=512,
+            hidden_size=1024,
+            num_layers=3,
+            residual=True,
+            layer_norm=True,
+            dropout=0.5,
+            weight_drop=0.3,
+        ),
+        training=TrainingConfig(
+            batch_size=128,
+            seq_len=128,
+            max_minutes=10,
+            learning_rate=2e-3,
+            weight_decay=0.02,
+            average=0.998,
+            validate_every=500,
+        ),
+    )
+
+
+def _small_steps(
+    *,
+    max_minutes: float,
+    learning_rate: float,
+    average: float,
+    seq_len: int = 64,
+    weight_decay: float = 0.02,
+    validate_every: int = 1000,
+) -> TrainingConfig:
+    """Return what these presets share: 32 lanes of short windows, so that steps are many.
+
+    On two cores such a step costs a third of one of 64 lanes of 100 tokens; after equally many
+    tokens tinyshakespeare costs 0.1 nats less (docs/experiments.md, 14).
+    """
+    return TrainingConfig(
+        batch_size=32,
+        seq_len=seq_len,
+        max_minutes=max_minutes,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        average=average,
+        validate_every=validate_every,
+    )
+
+
+# not a fixed configuration: `training.size_to_fit` chooses it
+AUTO = "auto"
+
 PRESETS: dict[str, Callable[[], RunConfig]] = {
+    "code": code,
     "demo": demo,
+    "gpu": gpu,
+    "large": large,
+    "medium": medium,
+    "poetry": poetry,
     "shakespeare": shakespeare,
+    "small": small,
+    "subword": subword,
 }
 
 
@@ -52,9 +169,9 @@ def get_preset(name: str) -> RunConfig:
         ConfigError: There is none of that name; the message lists those there are.
     """
     if name not in PRESETS:
-        close = difflib.get_close_matches(name, PRESETS, n=1)
+        close = difflib.get_close_matches(name, [*PRESETS, AUTO], n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
         raise ConfigError(
-            f"Unknown preset. Known: {', '.join(sorted(PRESETS))}. Received: {name}.{hint}"
+            f"Unknown preset. Known: {', '.join(sorted([*PRESETS, AUTO]))}. Received: {name}.{hint}"
         )
     return PRESETS[name]()

@@ -2,7 +2,7 @@
 
 ```
 config.json         the resolved RunConfig, with schema_version
-environment.json    versions, device, which GRU kernel ran and why
+environment.json    versions, device, which kernel ran and why
 tokenizer/          tokenizer.json, and spm.model for subwords
 corpus.safetensors  the token ids of both splits
 model.safetensors   the best weights by validation loss

@@ -5,7 +5,7 @@ import numpy as np
 from benchmarks.peers import writing
 from textgen.config import SamplingConfig
 from textgen.generation import Request, choose_engine, make_engine, write_texts
-from textgen.models.weights import GruWeights, ModelWeights
+from textgen.models.weights import LayerWeights, ModelWeights
 from textgen.tokenizers.char import CharTokenizer
 
 
@@ -40,7 +40,7 @@ def random_weights(hidden_size: int, num_layers: int) -> ModelWeights:
 
     sizes = [writing.EMBEDDING_DIM] + [hidden_size] * (num_layers - 1)
     layers = [
-        GruWeights(
+        LayerWeights(
             kernel=draw(size, 3 * hidden_size),
             recurrent_kernel=draw(hidden_size, 3 * hidden_size),
             bias=draw(2, 3 * hidden_size),
@@ -49,7 +49,7 @@ def random_weights(hidden_size: int, num_layers: int) -> ModelWeights:
     ]
     return ModelWeights(
         embedding=draw(writing.VOCAB_SIZE, writing.EMBEDDING_DIM),
-        gru=tuple(layers),
+        layers=tuple(layers),
         dense_kernel=draw(hidden_size, writing.VOCAB_SIZE),
         dense_bias=draw(1, writing.VOCAB_SIZE)[0],
     )

@@ -6,11 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import textgen
 from textgen.cli import main
+from textgen.cli.train import parse_train
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--embedding-dim", "8", "--hidden-size", "16", "--batch-size", "8", "--seq-len", "20"]
@@ -106,6 +109,52 @@ def test_a_prompt_comes_from_a_file_or_from_standard_input(tiny_run, tmp_path):
     assert outputs[0].startswith("5 green")
 
 
+def test_auto_chooses_for_the_text_and_flags_win(capfd, corpus_file, tmp_path, monkeypatch):
+    from textgen.training import throughput
+
+    measured = []
+
+    def measure(*arguments):
+        measured.append(arguments)
+        return 40_000.0
+
+    monkeypatch.setattr(throughput, "measure_tokens_per_second", measure)
+    folder = tmp_path / "run"
+    code, _, _ = _run(
+        capfd, "train", corpus_file, "--preset", "auto", "--run-dir", folder, "--epochs", 1,
+        "--hidden-size", 16, "--batch-size", 4, "--max-minutes", 1,
+    )  # fmt: skip
+    assert code == 0 and len(measured) == 1
+    config = textgen.RunDirectory(folder).read_config()
+    assert (config.preset, config.model.hidden_size, config.training.batch_size) == ("auto", 16, 4)
+    assert (config.training.epochs, config.training.max_minutes) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "words, expected",
+    [
+        (["--preset", "medium", "--tie-weights", "--embedding-dim", "768"], {"tie_weights": True}),
+        (["--preset", "gpu", "--no-residual"], {"residual": False, "layer_norm": True}),
+        (["--preset=gpu", "--residual"], {"residual": True}),
+        (["--residual", "--num-layers", "2"], {"residual": True}),
+    ],
+)
+def test_flags_are_judged_beside_the_preset(words, expected):
+    command, text = parse_train(words, "train.py")
+    assert text is None
+    assert {name: getattr(command.config.model, name) for name in expected} == expected
+
+
+def test_a_resumed_run_with_a_switch_that_is_on_takes_it_again(capfd, tiny_config, text, tmp_path):
+    model = replace(tiny_config.model, num_layers=2, residual=True)
+    run = textgen.train(replace(tiny_config, model=model), tmp_path / "run", text=text)
+    resume = ["train", "--resume", "--run-dir", run.path, "--epochs", 3]
+    code, _, err = _run(capfd, *resume, "--no-residual")
+    assert code == 2 and "keeps its model" in err
+    assert _run(capfd, *resume, "--residual")[0] == 0
+    assert run.read_metrics()[-1]["epoch"] == 3
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [
@@ -115,6 +164,10 @@ def test_a_prompt_comes_from_a_file_or_from_standard_input(tiny_run, tmp_path):
         (["train", "--hidden-size", "0"], ["hidden_size", "at least 1"]),
         (["train", "--tokenizer", "morse"], ["morse", "char"]),
         (["train", "--preset", "hamlet"], ["preset", "shakespeare", "hamlet"]),
+        (["train", "EMPTY", "--preset", "auto"], ["empty"]),
+        (["train", "TALE", "--cell", "rnn", "--keep-bias", "1"], ["keep_bias", "rnn"]),
+        (["train", "TALE", "--layer-dropout", "0.1"], ["num_layers", "at least 2"]),
+        (["train", "TALE", "--cell", "rnn", "--gru-kernel", "cudnn"], ["plain cell"]),
         (["train", "--resume", "--overwrite", "--run-dir", "RUN"], ["only one"]),
         (
             ["train", "--resume", "--run-dir", "RUN", "--hidden-size", "8"],
@@ -150,6 +203,8 @@ def test_a_prompt_comes_from_a_file_or_from_standard_input(tiny_run, tmp_path):
         (["score", "RUN"], ["--split"]),
         (["score", "RUN", "EMPTY"], ["empty"]),
         (["score", "RUN", "LATIN"], ["UTF-8"]),
+        (["score", "RUN", "TALE", "--protocol", "static"], ["static", "dynamic"]),
+        (["score", "RUN", "TALE", "EMPTY"], ["EMPTY: ", "empty"]),
         (["info", "RUN", "RUN"], ["one RUN"]),
         (["info"], ["No run in runs/"]),
     ],
@@ -198,6 +253,46 @@ def test_scoring_says_how_much_of_the_text_was_unknown(capfd, tiny_run, tmp_path
     code, _, err = _run(capfd, *words)
     assert code == 0
     assert "2 of 17 characters are unknown" in err
+
+
+def test_several_files_are_a_table_with_a_row_for_all_of_them(capfd, tiny_run, text, tmp_path):
+    texts = {"one.txt": text[:500], "two.txt": "7 green\u6f22 bottles", "three.txt": text[500:9000]}
+    for name, content in texts.items():
+        (tmp_path / name).write_text(content, "utf-8")
+    files = [tmp_path / name for name in texts]
+    words = ["score", tiny_run.path, *files, "--unknown", "skip"]
+    code, out, err = _run(capfd, *words)
+    assert code == 0
+    assert f"{files[1]}: 1 of 16 characters are unknown" in err
+    head, *rows = [line.split() for line in out.splitlines()]
+    assert head[1:] == [
+        "nats/char",
+        "bits/char",
+        "bits/byte",
+        "perplexity",
+        "nats/token",
+        "characters",
+    ]
+    assert [row[0] for row in rows] == [*map(str, files), "all"]
+    code, out, _ = _run(capfd, *words, "--json")
+    scores = json.loads(out)
+    assert [score["file"] for score in scores] == [*map(str, files)]
+    for row, score in zip(rows, scores, strict=False):
+        assert float(row[1]) == pytest.approx(score["nats_per_char"], abs=1e-4)
+        alone = json.loads(_run(capfd, *words[:2], score.pop("file"), *words[-2:], "--json")[1])
+        assert alone == score
+    characters = sum(score["characters"] for score in scores)
+    nats = sum(score["loss"] * score["tokens"] for score in scores)
+    assert float(rows[-1][1]) == pytest.approx(nats / characters, abs=1e-4)
+    assert int(rows[-1][6].replace(",", "")) == characters
+
+
+@pytest.mark.parametrize("protocol", ["carried", "windows", "dynamic"])
+def test_each_protocol_of_scoring_gives_the_figures_of_the_library(capfd, tiny_run, protocol):
+    words = ["score", tiny_run.path, "--split", "validation", "--json"]
+    code, out, _ = _run(capfd, *words, "--protocol", protocol)
+    expected = textgen.load(tiny_run.path).score_split("validation", protocol)
+    assert (code, json.loads(out)) == (0, pytest.approx(expected.as_dict(), rel=1e-5))
 
 
 def test_a_full_disk_and_a_narrow_terminal_give_no_traceback(tiny_run):

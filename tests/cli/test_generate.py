@@ -75,6 +75,30 @@ def test_a_receipt_is_replayed_to_the_same_text_and_tells_when_it_is_not(run, tm
     assert err.strip() == "not the same: text 2 differs"
 
 
+def test_an_adapted_model_writes_otherwise_and_its_receipt_is_replayed(run, tmp_path):
+    path = tmp_path / "receipt.json"
+    flags = ["--prompt", "owls dream, moose dream, " * 3, "--max-new-tokens", 60]
+    plain, _ = run(*flags)
+    out, _ = run(*flags, "--adapt", 40, "--receipt", path)
+    assert out != plain and out.startswith(flags[1])
+    assert run("--replay", path) == (out, "the same text\n")
+    streamed, _ = run(*flags, "--adapt", 40, "--stream")
+    assert streamed == out
+    receipt = json.loads(path.read_text("utf-8"))
+    receipt["adaptations"][0]["passes"] = 1
+    path.write_text(json.dumps(receipt), "utf-8")
+    assert run("--replay", path, status=1)[1] == "not the same: text 1 differs\n"
+
+
+def test_a_receipt_from_before_there_was_adapting_is_replayed(run, tmp_path):
+    path = tmp_path / "receipt.json"
+    out, _ = run("--prompt", "7 ", "--max-new-tokens", 30, "--receipt", path)
+    receipt = json.loads(path.read_text("utf-8"))
+    del receipt["adaptations"]
+    path.write_text(json.dumps(receipt | {"schema_version": 1}), "utf-8")
+    assert run("--replay", path) == (out, "the same text\n")
+
+
 def test_the_surprise_is_shown_in_colours_and_the_order_without_writing(run):
     plain, _ = run("--prompt", "7 ", "--max-new-tokens", 40, "--temperature", 1.5)
     out, err = run(
@@ -125,6 +149,12 @@ def test_settings_that_cancel_each_other_are_told(run):
         (["--beams", "0"], ["`beams`"]),
         (["--beams", "4", "--ban", "e"], ["--beams", "--length-penalty"]),
         (["--receipt", "."], ["`receipt` must be a file"]),
+        (["--adapt", "1"], ["at least 2 tokens", "--prompt"]),
+        (["--adapt", "1", "--prompt", "7"], ["at least 2 tokens", "--prompt"]),
+        (["--adapt", "0", "--prompt", "7 green"], ["`adapt`", "at least 1"]),
+        (["--adapt", "5000", "--prompt", "7 green"], ["1,000", "--adapt"]),
+        (["--adapt", "1", "--prompts", "prompts.txt"], ["--prompts"]),
+        (["--adapt", "1", "--replay", "receipt.json"], ["--replay"]),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(run, arguments, words):

@@ -15,14 +15,19 @@ from textgen.corpora import (
 from textgen.errors import CorpusError
 
 PLANS = st.builds(
-    lambda batch_size, seq_len, lane_len, rest, seed: LanePlan(
-        batch_size * (seq_len + 1 + lane_len) + rest % batch_size, batch_size, seq_len, seed
+    lambda batch_size, seq_len, lane_len, rest, seed, jitter: LanePlan(
+        batch_size * (seq_len + 1 + lane_len) + rest % batch_size,
+        batch_size,
+        seq_len,
+        seed,
+        jitter if 4 * jitter < seq_len else 0,
     ),
     st.integers(1, 6),
     st.integers(1, 9),
     st.integers(0, 60),
     st.integers(0, 5),
     st.integers(0, 2**70),
+    st.integers(0, 2),
 )
 
 
@@ -30,12 +35,13 @@ PLANS = st.builds(
 @given(PLANS)
 def test_every_window_lies_in_its_lane(plan):
     for step in range(3 * plan.steps_per_epoch):
-        starts, _ = plan.window(step)
+        starts, length, _ = plan.window(step)
         in_lane = starts - np.arange(plan.batch_size) * plan.lane_len
         assert len(starts) == plan.batch_size
         assert (in_lane == in_lane[0]).all()
         assert in_lane[0] >= 0
-        assert in_lane[0] + plan.seq_len + 1 <= plan.lane_len
+        assert in_lane[0] + length + 1 <= plan.lane_len
+        assert abs(length - plan.seq_len) <= 2 * plan.jitter
 
 
 @settings(deadline=None)
@@ -43,10 +49,11 @@ def test_every_window_lies_in_its_lane(plan):
 def test_windows_of_an_epoch_touch_and_only_the_first_restarts(plan):
     per_epoch = plan.steps_per_epoch
     for step in range(2 * per_epoch):
-        starts, restart = plan.window(step)
+        starts, _, restart = plan.window(step)
         assert restart == (step % per_epoch == 0)
         if not restart:
-            assert (starts - plan.window(step - 1)[0] == plan.seq_len).all()
+            before, length, _ = plan.window(step - 1)
+            assert (starts - before == length).all()
 
 
 @settings(deadline=None)
@@ -82,16 +89,24 @@ def test_a_short_corpus_gets_fewer_lanes_and_too_short_a_one_an_error():
         LanePlan(799, 8, 99, 0)
 
 
+def test_jitter_gives_windows_of_every_length_around_the_usual_one():
+    plan = LanePlan(100_000, 2, 20, seed=5, jitter=3)
+    lengths = [plan.window(step)[1] for step in range(1, 600)]
+    assert set(lengths) == set(range(20 - 6, 20 + 7))
+    assert np.mean(lengths) == pytest.approx(20, abs=0.1)
+
+
+@pytest.mark.parametrize("jitter", [0, 1])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
-def test_the_dataset_gives_the_windows_of_the_plan(dtype):
+def test_the_dataset_gives_the_windows_of_the_plan(dtype, jitter):
     tokens = np.random.default_rng(0).integers(0, 200, 1003).astype(dtype)
-    plan = LanePlan(len(tokens), 5, 7, seed=2)
+    plan = LanePlan(len(tokens), 5, 7, seed=2, jitter=jitter)
     dataset = training_dataset(tokens, plan, 0, 3 * plan.steps_per_epoch)
     elements = list(dataset.as_numpy_iterator())
     assert len(elements) == 3 * plan.steps_per_epoch
     for step, (inputs, targets) in enumerate(elements):
-        starts, restart = plan.window(step)
-        windows = np.stack([tokens[start : start + 8] for start in starts])
+        starts, length, restart = plan.window(step)
+        windows = np.stack([tokens[start : start + length + 1] for start in starts])
         assert np.array_equal(inputs["token_ids"], windows[:, :-1])
         assert np.array_equal(targets, windows[:, 1:])
         assert inputs["restart"] == restart

@@ -1,10 +1,11 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from textgen.errors import CorpusError
-from textgen.evaluation import score_text, score_tokens, surprise
+from textgen.evaluation import join_scores, score_text, score_tokens, score_windows, surprise
 from textgen.evaluation.scoring import token_nats
 from textgen.generation.numpy_engine import NumpyEngine
 from textgen.generation.reference import ReferenceEngine
@@ -147,3 +148,33 @@ def test_token_nats_survive_extreme_logits():
 def test_a_text_without_tokens_is_refused(function, text):
     with pytest.raises(CorpusError, match="at least 1 token"):
         function(NumpyEngine(make_weights(6)), CharTokenizer(), text, unknown="skip")
+
+
+@pytest.mark.parametrize("length", [1, 255, 256, 257, 9000])
+def test_windows_equal_a_slow_loop_that_forgets_every_256_tokens(length):
+    token_ids = np.random.default_rng(1).integers(0, 6, length).astype(np.int32)
+    weights = make_weights(6, num_layers=2)
+    weights = replace(weights, first_state=np.full((2, 8), 0.3, np.float32))
+    score = score_windows(NumpyEngine(weights), token_ids, 3, length, 2 * length)
+    nats = []
+    for start in range(0, length, 256):
+        previous = token_ids[start - 1] if start else 3
+        nats += naive_nats(weights, token_ids[start : start + 256], previous)
+    assert len(nats) == score.tokens == length
+    assert score.total_nats == pytest.approx(sum(nats), rel=1e-5)
+    assert (score.characters, score.bytes) == (length, 2 * length)
+
+
+def test_joined_scores_are_those_of_the_texts_side_by_side():
+    engine, tokenizer = NumpyEngine(make_weights(6)), CharTokenizer()
+    parts = [score_text(engine, tokenizer, text) for text in ("aab é😀\n", "b", "ab" * 50)]
+    joined = join_scores(parts)
+    assert joined.total_nats == pytest.approx(sum(part.total_nats for part in parts))
+    assert (joined.tokens, joined.characters, joined.bytes) == (108, 108, 112)
+    mean = sum(part.loss * part.tokens for part in parts) / 108
+    assert joined.loss == pytest.approx(mean)
+
+
+def test_windows_of_no_text_are_refused():
+    with pytest.raises(CorpusError, match="at least 1 token"):
+        score_windows(NumpyEngine(make_weights(6)), np.array([], np.int32), 0, 0, 0)

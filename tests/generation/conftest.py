@@ -1,24 +1,83 @@
 import codecs
+from itertools import product
 
 import numpy as np
 import pytest
 
-from textgen.models.weights import ModelWeights
+from textgen.models.weights import GATES, ModelWeights
+
+PARTS = ("output_gate", "first_state", "residual", "layer_norm")
+
+
+def all_models():
+    """Every kind of model, each as arguments of `make_weights` by its name."""
+    models = {}
+    for cell, num_layers in product(("gru", "lstm", "rnn"), (1, 3)):
+        names = PARTS if num_layers > 1 else PARTS[:2]
+        for values in product((False, True), repeat=len(names)):
+            parts = dict(zip(names, values, strict=True))
+            words = [cell, str(num_layers), *(name for name, value in parts.items() if value)]
+            models[" ".join(words)] = {"cell": cell, "num_layers": num_layers, **parts}
+    return models
+
+
+MODELS = all_models()
+# Tracing takes a second, so TensorFlow gets the plain ones and those with everything.
+FEW_MODELS = {name: parts for name, parts in MODELS.items() if len(name.split()) in (2, 6)}
 
 PIECES = (b"", b"a", b"b ", b"\xc3", b"\xa9", b"\xf0\x9f", b"\x98\x80", b"z\xc3", b"\n")
 
 
-def make_weights(vocab_size=9, embedding_dim=5, hidden_size=6, num_layers=1, seed=0):
+def layer_shapes(cell, inputs, hidden_size, output_gate, layer_norm):
+    width = len(GATES[cell]) * hidden_size
+    shapes = {
+        "kernel": (inputs, width),
+        "recurrent_kernel": (hidden_size, width),
+        "bias": (2 if cell == "gru" else 1, width),
+    }
+    if output_gate:
+        shapes["output_gate.kernel"] = (inputs, hidden_size)
+        shapes["output_gate.recurrent_kernel"] = (hidden_size, hidden_size)
+        shapes["output_gate.bias"] = (hidden_size,)
+    if layer_norm:
+        shapes |= {"norm.scale": (inputs,), "norm.offset": (inputs,)}
+    return shapes
+
+
+def make_weights(
+    vocab_size=9,
+    embedding_dim=5,
+    hidden_size=6,
+    num_layers=1,
+    seed=0,
+    cell="gru",
+    output_gate=False,
+    residual=False,
+    layer_norm=False,
+    first_state=False,
+):
     shapes = {"embedding": (vocab_size, embedding_dim)}
     for index in range(num_layers):
         inputs = hidden_size if index else embedding_dim
-        shapes[f"gru_{index}.kernel"] = (inputs, 3 * hidden_size)
-        shapes[f"gru_{index}.recurrent_kernel"] = (hidden_size, 3 * hidden_size)
-        shapes[f"gru_{index}.bias"] = (2, 3 * hidden_size)
+        parts = layer_shapes(cell, inputs, hidden_size, output_gate, layer_norm and index > 0)
+        shapes |= {f"{cell}_{index}.{name}": shape for name, shape in parts.items()}
     shapes |= {"dense.kernel": (hidden_size, vocab_size), "dense.bias": (vocab_size,)}
+    if first_state:
+        shapes["first_state"] = (num_layers, hidden_size * (2 if cell == "lstm" else 1))
     draw = np.random.default_rng(seed).standard_normal
     tensors = {name: draw(shape).astype(np.float32) for name, shape in shapes.items()}
-    return ModelWeights.from_tensors(tensors)
+    return ModelWeights.from_tensors(tensors, residual=residual)
+
+
+def make_lively_weights(vocab_size=23, hidden_size=48, **parts):
+    """Weights as large as trained ones: a random model that neither saturates nor is flat."""
+    weights = make_weights(vocab_size, 8, hidden_size, **parts)
+    tensors = {
+        name: array / np.float32(len(array) ** 0.5) if name.endswith("kernel") else array
+        for name, array in weights.to_tensors().items()
+    }
+    tensors["dense.kernel"] *= 4
+    return ModelWeights.from_tensors(tensors, residual=weights.residual)
 
 
 class PieceDecoder:
@@ -59,9 +118,26 @@ class PieceTokenizer:
         return PIECES
 
 
+@pytest.fixture(params=MODELS.values(), ids=MODELS)
+def parts(request):
+    """Every kind of model, as arguments of `random_weights`."""
+    return request.param
+
+
+@pytest.fixture(params=FEW_MODELS.values(), ids=FEW_MODELS)
+def few_parts(request):
+    """Each cell plain, in one layer and in three, and with everything."""
+    return request.param
+
+
 @pytest.fixture
 def random_weights():
     return make_weights
+
+
+@pytest.fixture
+def lively_weights():
+    return make_lively_weights
 
 
 @pytest.fixture

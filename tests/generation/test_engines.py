@@ -1,3 +1,4 @@
+import dataclasses
 import tracemalloc
 
 import numpy as np
@@ -10,6 +11,7 @@ from textgen.generation.drawing import fits_in_calls
 from textgen.generation.numpy_engine import NumpyEngine
 from textgen.generation.onnx_engine import OnnxEngine
 from textgen.generation.reference import ReferenceEngine, gru_step, sigmoid
+from textgen.models.weights import NormWeights
 
 TOKENS = np.random.default_rng(7).integers(0, 9, (3, 11)).astype(np.int32)
 
@@ -23,18 +25,80 @@ def engine_name(request):
     return request.param
 
 
-@pytest.mark.parametrize("num_layers", [1, 3])
-@pytest.mark.parametrize("name", ["numpy", "tensorflow"])
-def test_logits_and_state_equal_the_reference(random_weights, name, num_layers):
-    weights = random_weights(num_layers=num_layers)
+def assert_equals_the_reference(name, weights):
     reference, engine = ReferenceEngine(weights), make_engine(name, weights)
-    state = np.random.default_rng(1).uniform(-0.9, 0.9, (num_layers, 3, 6)).astype(np.float32)
-    expected_logits, expected_state = reference.forward(TOKENS, state)
-    logits, next_state = engine.forward(TOKENS, state)
-    close(logits, expected_logits)
-    close(next_state, expected_state)
-    assert logits.dtype == np.float32
-    assert next_state.dtype == np.float32
+    random = np.random.default_rng(1)
+    shape = (weights.num_layers, 3, weights.state_size)
+    state = random.uniform(-0.9, 0.9, shape).astype(np.float32)
+    kept = state.copy()
+    for call, tokens in (
+        ("forward", TOKENS),
+        ("prefill", TOKENS),
+        ("decode_step", TOKENS[:, 0]),
+    ):
+        expected_logits, expected_state = getattr(reference, call)(tokens, state)
+        logits, next_state = getattr(engine, call)(tokens, state)
+        close(logits, expected_logits)
+        close(next_state, expected_state)
+        assert logits.dtype == next_state.dtype == np.float32
+    np.testing.assert_array_equal(state, kept)
+    np.testing.assert_array_equal(engine.initial_state(3), reference.initial_state(3))
+
+
+@pytest.mark.parametrize("name", ["numpy", "onnx"])
+def test_logits_and_states_equal_the_reference(random_weights, name, parts):
+    assert_equals_the_reference(name, random_weights(**parts))
+
+
+def test_the_keras_model_equals_the_reference(random_weights, few_parts):
+    assert_equals_the_reference("tensorflow", random_weights(**few_parts))
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
+def test_the_reference_equals_layers_of_keras_put_together(random_weights, cell):
+    weights = random_weights(
+        num_layers=3, cell=cell, output_gate=True, residual=True, layer_norm=True, first_state=True
+    )
+    x = weights.embedding[TOKENS]
+    first, last = weights.initial_state(3), []
+    for index, layer in enumerate(weights.layers):
+        inputs = x if layer.norm is None else keras_norm(layer.norm, x)
+        h, state = keras_layer(layer, inputs, first[index])
+        last.append(state)
+        before = np.concatenate([first[index][:, None, :6], h[:, :-1]], axis=1)
+        gate = layer.output_gate
+        opened = sigmoid(inputs @ gate.kernel + before @ gate.recurrent_kernel + gate.bias)
+        outputs = opened * np.tanh(h)
+        x = outputs + x if index else outputs
+    reference = ReferenceEngine(weights)
+    logits, state = reference.forward(TOKENS, reference.initial_state(3))
+    close(logits, x @ weights.dense_kernel + weights.dense_bias)
+    close(state, last)
+    assert state.dtype == np.float64
+
+
+def keras_norm(norm, x):
+    import keras
+
+    layer = keras.layers.LayerNormalization()
+    layer.build(x.shape)
+    layer.set_weights([norm.scale, norm.offset])
+    return keras.ops.convert_to_numpy(layer(x))
+
+
+def keras_layer(layer, inputs, state):
+    """What a layer of Keras gives with these weights: all `h`, and the last state."""
+    import keras
+
+    kinds = {"gru": keras.layers.GRU, "lstm": keras.layers.LSTM, "rnn": keras.layers.SimpleRNN}
+    stock = kinds[layer.cell](layer.hidden_size, return_sequences=True, return_state=True)
+    stock.build(inputs.shape)
+    bias = layer.bias if layer.cell == "gru" else layer.bias[0]
+    stock.set_weights([layer.kernel, layer.recurrent_kernel, bias])
+    initial = np.split(state, layer.state_size // layer.hidden_size, axis=-1)
+    h, *last = stock(inputs, initial_state=[keras.ops.convert_to_tensor(part) for part in initial])
+    last = [keras.ops.convert_to_numpy(part) for part in last]
+    return keras.ops.convert_to_numpy(h), np.concatenate(last, axis=-1)
 
 
 @pytest.mark.parametrize("num_layers", [1, 3])
@@ -76,8 +140,10 @@ def test_a_given_state_is_never_written_into(random_weights, engine_name):
         np.testing.assert_array_equal(next_state, kept)
 
 
-def test_prefill_in_chunks_equals_one_pass(random_weights, monkeypatch):
-    engine = NumpyEngine(random_weights(num_layers=2))
+@pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
+@pytest.mark.parametrize("more", [{}, {"output_gate": True, "residual": True}], ids=str)
+def test_prefill_in_chunks_equals_one_pass(random_weights, monkeypatch, cell, more):
+    engine = NumpyEngine(random_weights(num_layers=2, cell=cell, **more))
     whole = engine.forward(TOKENS, engine.initial_state(3))
     monkeypatch.setattr(numpy_engine, "CHUNK_VALUES", 4 * 3 * 18)
     chunked = engine.forward(TOKENS, engine.initial_state(3))
@@ -98,7 +164,7 @@ def test_a_vocabulary_too_large_for_a_table_gives_the_same_logits(random_weights
 
 
 def test_the_reference_step_equals_a_hand_computed_unit(random_weights):
-    layer = random_weights(hidden_size=1, embedding_dim=1).gru[0]
+    layer = random_weights(hidden_size=1, embedding_dim=1).layers[0]
     (w_z, w_r, w_h), (u_z, u_r, u_h) = layer.kernel[0], layer.recurrent_kernel[0]
     (b_z, b_r, b_h), (c_z, c_r, c_h) = layer.bias
     x, h = 0.7, -0.4
@@ -107,6 +173,26 @@ def test_the_reference_step_equals_a_hand_computed_unit(random_weights):
     candidate = np.tanh(x * w_h + b_h + r * (h * u_h + c_h))
     expected = z * h + (1 - z) * candidate
     np.testing.assert_allclose(gru_step(layer, np.array([[x]]), np.array([[h]])), [[expected]])
+
+
+@pytest.mark.parametrize("name", ["numpy", "onnx", "reference"])
+def test_every_text_begins_with_the_models_first_state(random_weights, name):
+    weights = random_weights(num_layers=2, cell="lstm", first_state=True)
+    state = make_engine(name, weights).initial_state(4)
+    assert state.shape == (2, 4, 12)
+    for row in range(4):
+        np.testing.assert_array_equal(state[:, row], weights.first_state)
+    state[:] = 0
+    assert weights.first_state.any()
+
+
+def test_a_norm_of_the_first_layers_input_is_read_through_too(random_weights):
+    weights = random_weights(num_layers=2, layer_norm=True)
+    norm = NormWeights(scale=np.float32([2, 1, -1, 0.5, 3]), offset=np.float32([1, 0, 2, 0, -1]))
+    first = dataclasses.replace(weights.layers[0], norm=norm)
+    weights = dataclasses.replace(weights, layers=(first, weights.layers[1]))
+    for name in ("numpy", "onnx"):
+        assert_equals_the_reference(name, weights)
 
 
 def test_sigmoid_neither_overflows_nor_loses_small_values():

@@ -170,12 +170,12 @@ def test_generating_and_scoring_import_neither_tensorflow_nor_keras():
         from textgen.config import SamplingConfig
         from textgen.generation import Request, build_processors, make_engine, write_texts
         from textgen.tokenizers.char import CharTokenizer
-        from textgen.models.weights import GruWeights, ModelWeights
+        from textgen.models.weights import LayerWeights, ModelWeights
 
         ones = lambda *shape: np.ones(shape, np.float32)
-        gru = GruWeights(kernel=ones(2, 9), recurrent_kernel=ones(3, 9), bias=ones(2, 9))
+        gru = LayerWeights(kernel=ones(2, 9), recurrent_kernel=ones(3, 9), bias=ones(2, 9))
         weights = ModelWeights(
-            embedding=ones(4, 2), gru=(gru,), dense_kernel=ones(3, 4), dense_bias=ones(4)
+            embedding=ones(4, 2), layers=(gru,), dense_kernel=ones(3, 4), dense_bias=ones(4)
         )
         engine = make_engine("auto", weights)
         request = Request(prompt="a", sampling=SamplingConfig(max_new_tokens=5))

@@ -5,7 +5,7 @@ import psutil
 import pytest
 
 from textgen.errors import ConfigError
-from textgen.generation import onnx_engine
+from textgen.generation import make_engine, onnx_engine
 from textgen.generation.engine import LoopSettings
 from textgen.generation.numpy_engine import NumpyEngine
 from textgen.generation.onnx_engine import OnnxEngine, written_states
@@ -93,18 +93,6 @@ def make_uniforms(steps, batch, seed=4):
     return np.random.default_rng(seed).random((steps, batch))
 
 
-@pytest.mark.parametrize("num_layers", [1, 3])
-def test_float32_logits_and_state_equal_the_reference(random_weights, num_layers):
-    weights = random_weights(num_layers=num_layers)
-    reference, engine = ReferenceEngine(weights), OnnxEngine(weights)
-    state = np.random.default_rng(1).uniform(-0.9, 0.9, (num_layers, 3, 6)).astype(np.float32)
-    expected_logits, expected_state = reference.forward(TOKENS, state)
-    logits, next_state = engine.forward(TOKENS, state)
-    close(logits, expected_logits)
-    close(next_state, expected_state)
-    assert logits.dtype == next_state.dtype == np.float32
-
-
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("num_layers", [1, 3])
 def test_forward_equals_prefill_equals_single_steps(precision, num_layers, monkeypatch):
@@ -139,10 +127,26 @@ def test_one_call_writes_what_numpy_writes_step_by_step(settings, num_layers):
         assert not start.any()
 
 
+def test_one_call_writes_what_the_slow_loop_writes(lively_weights, parts):
+    weights = lively_weights(**parts)
+    reference, engine = ReferenceEngine(weights), OnnxEngine(weights)
+    for settings in (LoopSettings(temperature=0.0), LoopSettings(temperature=2.0)):
+        arguments = (np.array([3, 8]), engine.initial_state(2), make_uniforms(30, 2), settings)
+        expected, expected_state = write_step_by_step(reference, *arguments)
+        written, state = engine.write(*arguments)
+        np.testing.assert_array_equal(written, expected)
+        close(state, expected_state, 1e-4)
+    assert len(np.unique(written)) > 3
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
 @pytest.mark.parametrize("precision", ["int8", "int4"])
 @pytest.mark.parametrize("num_layers", [1, 2])
-def test_a_rounded_engine_writes_what_its_own_steps_write(precision, num_layers):
-    engine = OnnxEngine(make_weights(num_layers=num_layers), precision)
+def test_a_rounded_engine_writes_what_its_own_steps_write(
+    lively_weights, precision, num_layers, cell
+):
+    weights = lively_weights(num_layers=num_layers, cell=cell, first_state=True)
+    engine = OnnxEngine(weights, precision)
     token_ids, uniforms = np.arange(4), make_uniforms(200, 4)
     for name in ("greedy", "temperature", "everything"):
         arguments = (token_ids, engine.initial_state(4), uniforms, LoopSettings(**SETTINGS[name]))
@@ -219,9 +223,10 @@ def test_the_largest_uniform_draws_the_last_possible_token():
     np.testing.assert_array_equal(engine.write(*arguments)[0], expected)
 
 
+@pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
 @pytest.mark.parametrize(("precision", "tolerance"), [("int8", 0.03), ("int4", 0.2)])
-def test_rounded_logits_are_near_and_never_nan(precision, tolerance):
-    weights = make_weights(hidden_size=256, num_layers=2)
+def test_rounded_logits_are_near_and_never_nan(lively_weights, precision, tolerance, cell):
+    weights = lively_weights(hidden_size=256, num_layers=2, cell=cell)
     engine = OnnxEngine(weights, precision)
     exact, _ = OnnxEngine(weights).forward(TOKENS, engine.initial_state(3))
     logits, state = engine.forward(TOKENS, engine.initial_state(3))
@@ -230,9 +235,12 @@ def test_rounded_logits_are_near_and_never_nan(precision, tolerance):
     assert np.isfinite(state).all()
 
 
+@pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_vocabulary_too_large_for_a_table_gives_the_same(precision, monkeypatch):
-    weights = make_weights()
+def test_a_vocabulary_too_large_for_a_table_gives_the_same(
+    lively_weights, precision, cell, monkeypatch
+):
+    weights = lively_weights(cell=cell, output_gate=precision == "float32")
     arguments = (np.arange(4), make_uniforms(50, 4), LoopSettings(temperature=0.9))
     with_table = OnnxEngine(weights, precision)
     monkeypatch.setattr(onnx_engine, "TABLE_FLOPS", 0)
@@ -261,12 +269,31 @@ def test_sessions_are_built_once_a_kind_of_settings(monkeypatch):
     assert len(built) == 2
 
 
-def test_written_states_are_the_same_each_time_and_of_every_layer():
-    engine = NumpyEngine(make_weights(num_layers=2))
-    states = written_states(engine)
+@pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
+def test_written_states_are_the_same_each_time_and_of_every_layer(lively_weights, cell):
+    engine = NumpyEngine(lively_weights(num_layers=2, cell=cell))
+    states = written_states(engine, 48)
     assert states.shape == (2, 3584, 48)
-    np.testing.assert_array_equal(states, written_states(engine))
+    np.testing.assert_array_equal(states, written_states(engine, 48))
     assert 0.05 < states.std() < 1
+    assert np.abs(states).max() <= 1
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"output_gate": True}, "an output gate"),
+        ({"residual": True}, "residual sums"),
+        ({"layer_norm": True}, "layer norms"),
+        ({"output_gate": True, "layer_norm": True}, "an output gate and layer norms"),
+    ],
+)
+def test_layers_that_read_more_than_states_are_not_rounded(random_weights, precision, more, reason):
+    weights = random_weights(num_layers=2, cell="lstm", **more)
+    message = f"float32 for a model with {reason}, .*{precision}.*--weights float32"
+    with pytest.raises(ConfigError, match=message):
+        make_engine("onnx", weights, precision)
 
 
 def test_a_long_text_needs_no_more_memory():

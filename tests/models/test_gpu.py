@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from textgen.models.gru import GRU
+from textgen.models.recurrent import RecurrentLayer
 
 pytestmark = [
     pytest.mark.gpu,
@@ -15,7 +15,7 @@ pytestmark = [
 
 
 def _outputs_and_gradients(layer, inputs, state):
-    variables = layer.gru.trainable_variables
+    variables = layer.trainable_variables
     with tf.GradientTape() as tape:
         tape.watch([inputs, state])
         outputs, last = layer(inputs, state)
@@ -23,17 +23,20 @@ def _outputs_and_gradients(layer, inputs, state):
     return [outputs, last, *tape.gradient(loss, [inputs, state, *variables])]
 
 
+@pytest.mark.parametrize("cell, parts", [("gru", 1), ("lstm", 2), ("rnn", 1)])
 @pytest.mark.parametrize("time", [1, 50])
 @pytest.mark.parametrize("precision, limit", [("float32", 1e-3), ("float16", 2e-2)])
-def test_cudnn_equals_the_reference_in_outputs_state_and_gradients(time, precision, limit):
+def test_cudnn_equals_the_reference_in_outputs_state_and_gradients(
+    cell, parts, time, precision, limit
+):
     rng = np.random.default_rng(time)
     inputs = tf.constant(rng.normal(size=(4, time, 32)), tf.float32)
-    state = tf.constant(rng.normal(size=(4, 64)), tf.float32)
-    cudnn = GRU(64, kernel="cudnn", precision=precision, seed=1)
-    reference = GRU(64, kernel="reference", seed=1)
+    state = tf.constant(rng.normal(size=(4, 64 * parts)), tf.float32)
+    cudnn = RecurrentLayer(64, cell=cell, kernel="cudnn", precision=precision, seed=1)
+    reference = RecurrentLayer(64, cell=cell, kernel="reference", seed=1)
     for layer in (cudnn, reference):
         layer.build((4, time, 32))
-    reference.gru.set_weights(cudnn.gru.get_weights())
+    reference.set_arrays(**cudnn.arrays())
     got = _outputs_and_gradients(cudnn, inputs, state)
     want = _outputs_and_gradients(reference, inputs, state)
     for value, truth in zip(got, want, strict=True):
@@ -41,12 +44,13 @@ def test_cudnn_equals_the_reference_in_outputs_state_and_gradients(time, precisi
         assert np.linalg.norm(error) < limit * np.linalg.norm(np.float64(truth))
 
 
-def test_the_profile_names_a_cudnn_kernel(tmp_path):
+@pytest.mark.parametrize("cell, parts", [("gru", 1), ("lstm", 2)])
+def test_the_profile_names_a_cudnn_kernel(tmp_path, cell, parts):
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-    layer = GRU(64, kernel="cudnn", seed=1)
+    layer = RecurrentLayer(64, cell=cell, kernel="cudnn", seed=1)
     layer.build((4, 20, 32))
-    run = tf.function(lambda: layer(tf.ones([4, 20, 32]), tf.zeros([4, 64])))
+    run = tf.function(lambda: layer(tf.ones([4, 20, 32]), tf.zeros([4, 64 * parts])))
     run()
     with tf.profiler.experimental.Profile(str(tmp_path)):
         run()[1].numpy()
@@ -61,4 +65,4 @@ def test_the_profile_names_a_cudnn_kernel(tmp_path):
         for line in plane.lines
         for event in line.events
     )
-    assert any("RNN" in name or "GRU" in name for name in events)
+    assert any("RNN" in name or cell.upper() in name for name in events)

@@ -1,5 +1,7 @@
 """The Keras model: state, the table of the first layer, dropout, weights in and out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -35,10 +37,11 @@ def test_shards_and_one_hot_inputs_change_nothing(embedding_dim, shards):
     tokens = _tokens(25, 6)
     logits, state = model(tokens, model.initial_state(25))
     hidden, last = model.embedding(tokens), []
-    for layer in model.gru_layers:
-        hidden, layer_state = layer.gru(hidden)
+    for block in model.blocks:
+        hidden, layer_state = block.recurrent.stock(hidden)
         last.append(layer_state)
-    np.testing.assert_allclose(logits, model.dense(hidden), atol=1e-6)
+    want = tf.matmul(hidden, model.dense.kernel) + model.dense.bias
+    np.testing.assert_allclose(logits, want, atol=1e-6)
     np.testing.assert_allclose(state, tf.stack(last), atol=1e-6)
 
 
@@ -68,14 +71,107 @@ def test_bfloat16_products_change_a_training_step_little_and_evaluation_not_at_a
 def test_dropout_acts_in_training_alone_and_is_locked_along_the_window():
     model = build_language_model(_CONFIG, 9)
     tokens = _tokens(4, 16)
-    state, kernels = model.initial_state(4), model.recurrent_kernels()
-    hidden, _ = model.hidden_states(tokens, state, kernels, training=True)
+    state, weights = model.initial_state(4), model.step_weights()
+    hidden, _ = model.hidden_states(tokens, state, weights, training=True)
     dropped = tf.cast(hidden, tf.float32).numpy() == 0
     assert dropped.any() and not dropped.all()
     assert (dropped == dropped[:, :1]).all()
     assert (dropped[0] != dropped[1]).any()
-    still, _ = model.hidden_states(tokens, state, kernels)
+    still, _ = model.hidden_states(tokens, state, weights)
     assert (still.numpy() != 0).all()
+
+
+@pytest.mark.parametrize("kernel", ["fused", "reference"])
+def test_input_dropout_drops_the_same_features_all_along_the_window(kernel):
+    config = ModelConfig(embedding_dim=40, hidden_size=5, input_dropout=0.5, dropout=0.0)
+    model = build_language_model(config, 9, execution=Execution(kernel=kernel))
+    time_axis, features = (0, 1) if kernel == "fused" else (1, 2)
+    embeddings = tf.ones([9, 40])
+    x, through = model._first_inputs(_tokens(2, 6), embeddings, training=True)
+    assert through is None and x.shape[features] == 40
+    assert (x.numpy() == np.take(x.numpy(), [0], axis=time_axis)).all()
+    assert set(np.unique(x)) == {0.0, 2.0}
+
+
+def test_embedding_dropout_drops_whole_tokens_for_a_step():
+    config = ModelConfig(embedding_dim=6, hidden_size=5, embedding_dropout=0.5)
+    model = build_language_model(config, 400)
+    ratio = (model.step_weights(training=True).embeddings / model.embedding.embeddings).numpy()
+    assert (ratio == ratio[:, :1]).all()
+    assert set(np.unique(ratio.round(5))) == {0.0, 2.0}
+    assert 0.4 < (ratio[:, 0] == 0).mean() < 0.6
+    np.testing.assert_array_equal(model.step_weights().embeddings, model.embedding.embeddings)
+
+
+_PARTS = [
+    {"output_gate": True},
+    {"residual": True},
+    {"layer_norm": True},
+    {"first_state": "learnt"},
+    {"tie_weights": True, "embedding_dim": 10},
+    {"cell": "lstm", "keep_bias": 2.0, "first_state": "learnt"},
+    {"cell": "rnn", "output_gate": True, "residual": True, "layer_norm": True},
+]
+
+
+@pytest.mark.parametrize("parts", _PARTS, ids=str)
+def test_every_part_computes_alike_in_both_layouts_and_in_one_hot_columns(parts):
+    config = replace(_CONFIG, dropout=0.0, **parts)
+    tokens, models = _tokens(5, 8), []
+    for kernel, shards in (("fused", 1), ("fused", 2), ("reference", 1)):
+        execution = Execution(kernel=kernel, shards=shards)
+        models.append(build_language_model(config, 9, execution=execution))
+    weights = _shaken(models[0].model_weights())
+    for model in models:
+        model.set_model_weights(weights)
+    want, want_state = models[0](tokens, models[0].initial_state(5))
+    for model in models[1:]:
+        logits, state = model(tokens, model.initial_state(5))
+        np.testing.assert_allclose(logits, want, atol=2e-6)
+        np.testing.assert_allclose(state, want_state, atol=2e-6)
+    np.testing.assert_array_equal(weights.initial_state(5), models[0].initial_state(5))
+
+
+def _shaken(weights):
+    """Move every value, so that no part stays at its beginning of zeros or ones."""
+    random = np.random.default_rng(0)
+    tensors = {
+        name: value + random.normal(scale=0.3, size=value.shape).astype("float32")
+        for name, value in weights.to_tensors().items()
+    }
+    if np.array_equal(weights.embedding.T, weights.dense_kernel):
+        tensors["dense.kernel"] = np.ascontiguousarray(tensors["embedding"].T)
+    return type(weights).from_tensors(tensors, residual=weights.residual)
+
+
+@pytest.mark.parametrize("parts", _PARTS, ids=str)
+def test_every_weight_of_every_part_is_trained(parts):
+    config = replace(_CONFIG, **parts)
+    model = build_language_model(config, 9)
+    model.set_model_weights(_shaken(model.model_weights()))
+    tokens = _tokens(4, 12)
+    with tf.GradientTape() as tape:
+        losses, _ = model.token_losses(tokens, tokens, model.initial_state(4), training=True)
+    for variable, gradient in zip(
+        model.trainable_variables,
+        tape.gradient(losses, model.trainable_variables),
+        strict=True,
+    ):
+        assert np.any(tf.convert_to_tensor(gradient).numpy() != 0), variable.path
+
+
+def test_penalties_are_the_mean_squares_of_what_the_dense_layer_reads():
+    execution = Execution(kernel="fused")
+    model = build_language_model(replace(_CONFIG, dropout=0.0), 9, execution=execution)
+    tokens, state = _tokens(3, 7), model.initial_state(3)
+    losses, penalties, _ = model.losses_and_penalties(tokens, tokens, state)
+    hidden = model.hidden_states(tokens, state, model.step_weights())[0].numpy()
+    np.testing.assert_allclose(penalties[:, 0], (hidden**2).mean(axis=(1, 2)), rtol=1e-5)
+    changes = np.diff(hidden, axis=1)
+    want = (changes**2).sum(axis=(1, 2)) / hidden[0].size
+    np.testing.assert_allclose(penalties[:, 1], want, rtol=1e-5)
+    want, _ = model.token_losses(tokens, tokens, state, training=True)
+    np.testing.assert_allclose(losses, want, rtol=1e-6)
 
 
 def test_weights_taken_out_and_put_into_another_model_give_the_same_logits():

@@ -8,11 +8,21 @@ from textgen.models.language_model import build_language_model
 from textgen.models.memory import num_parameters, require_memory, training_bytes
 
 
-@pytest.mark.parametrize("num_layers", [1, 3])
-def test_parameters_are_counted_as_the_model_has_them(num_layers):
-    config = ModelConfig(embedding_dim=5, hidden_size=7, num_layers=num_layers)
-    weights = build_language_model(config, 11).model_weights()
-    assert num_parameters(config, 11) == weights.num_parameters
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {},
+        {"num_layers": 3},
+        {"cell": "lstm", "num_layers": 2, "residual": True, "layer_norm": True},
+        {"cell": "rnn", "output_gate": True, "first_state": "learnt"},
+        {"hidden_size": 5, "tie_weights": True},
+    ],
+)
+def test_parameters_are_counted_as_the_model_has_them(parts):
+    config = ModelConfig(**{"embedding_dim": 5, "hidden_size": 7} | parts)
+    model = build_language_model(config, 11)
+    trained = sum(variable.shape.num_elements() for variable in model.trainable_variables)
+    assert num_parameters(config, 11) == trained
 
 
 def test_the_estimate_grows_with_the_batch_and_with_the_model():

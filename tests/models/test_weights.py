@@ -1,12 +1,22 @@
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import save
 
 from textgen.errors import RunError
-from textgen.models.weights import GruWeights, ModelWeights, load_weights, serialize_weights
+from textgen.models.weights import (
+    GATES,
+    LayerWeights,
+    ModelWeights,
+    NormWeights,
+    OutputGateWeights,
+    load_weights,
+    serialize_weights,
+)
 
 TOKENIZER = "f" * 64
 
@@ -21,6 +31,39 @@ def make_tensors(vocab_size=7, embedding_dim=5, hidden_size=4, num_layers=2):
     shapes |= {"dense.kernel": (hidden_size, vocab_size), "dense.bias": (vocab_size,)}
     draw = np.random.default_rng(0).standard_normal
     return {name: draw(shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def make_full_weights(cell="lstm", hidden_size=4, num_layers=2):
+    """A model with every part that a model can have."""
+    draw = np.random.default_rng(1).standard_normal
+
+    def array(*shape):
+        return draw(shape).astype(np.float32)
+
+    width, layers = len(GATES[cell]) * hidden_size, []
+    for index in range(num_layers):
+        inputs = hidden_size if index else 5
+        gate = OutputGateWeights(
+            kernel=array(inputs, hidden_size),
+            recurrent_kernel=array(hidden_size, hidden_size),
+            bias=array(hidden_size),
+        )
+        layer = LayerWeights(
+            kernel=array(inputs, width),
+            recurrent_kernel=array(hidden_size, width),
+            bias=array(2 if cell == "gru" else 1, width),
+            output_gate=gate,
+            norm=NormWeights(scale=array(inputs), offset=array(inputs)) if index else None,
+        )
+        layers.append(layer)
+    return ModelWeights(
+        embedding=array(7, 5),
+        layers=tuple(layers),
+        dense_kernel=array(hidden_size, 7),
+        dense_bias=array(7),
+        residual=True,
+        first_state=array(num_layers, layers[0].state_size),
+    )
 
 
 @pytest.fixture
@@ -47,6 +90,100 @@ def test_what_is_stored_comes_back_bit_for_bit(tmp_path, num_layers):
         assert loaded[name].dtype == np.float32
 
 
+@pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
+def test_every_part_of_a_model_comes_back(tmp_path, cell):
+    weights = make_full_weights(cell)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(serialize_weights(weights, TOKENIZER))
+    loaded = load_weights(path, TOKENIZER)
+    assert (loaded.cell, loaded.residual, loaded.is_plain) == (cell, True, False)
+    assert loaded.layers[0].norm is None
+    np.testing.assert_array_equal(
+        loaded.layers[1].output_gate.kernel, weights.layers[1].output_gate.kernel
+    )
+    np.testing.assert_array_equal(loaded.layers[1].norm.offset, weights.layers[1].norm.offset)
+    np.testing.assert_array_equal(loaded.first_state, weights.first_state)
+    tensors = loaded.to_tensors()
+    assert list(tensors) == list(weights.to_tensors())
+    for name, array in weights.to_tensors().items():
+        np.testing.assert_array_equal(tensors[name], array)
+
+
+def test_a_gru_of_before_has_the_names_and_metadata_of_before(file, weights):
+    assert set(weights.to_tensors()) == set(make_tensors())
+    with safe_open(file, framework="numpy") as opened:
+        assert set(opened.metadata()) == {"schema_version", "tokenizer_sha256", "tensors_sha256"}
+        assert opened.metadata()["schema_version"] == "1"
+    loaded = load_weights(file, TOKENIZER)
+    assert (loaded.cell, loaded.state_size, loaded.is_plain) == ("gru", 4, True)
+    np.testing.assert_array_equal(loaded.initial_state(3), np.zeros((2, 3, 4)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lstm_0.output_gate.kernel",
+        "lstm_1.output_gate.recurrent_kernel",
+        "lstm_1.output_gate.bias",
+        "lstm_1.norm.scale",
+        "lstm_1.norm.offset",
+        "lstm_1.recurrent_kernel",
+    ],
+)
+def test_a_missing_part_of_a_group_is_refused_by_its_name(name):
+    tensors = make_full_weights().to_tensors()
+    del tensors[name]
+    with pytest.raises(RunError, match=rf"Received: {re.escape(name)} missing or unknown"):
+        ModelWeights.from_tensors(tensors)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("lstm_1.output_gate.kernel", (5, 4)),
+        ("lstm_0.output_gate.recurrent_kernel", (4, 5)),
+        ("lstm_0.output_gate.bias", (5,)),
+        ("lstm_1.norm.scale", (5,)),
+        ("lstm_1.norm.offset", (5,)),
+        ("first_state", (2, 4)),
+        ("first_state", (1, 8)),
+        ("lstm_1.bias", (2, 16)),
+    ],
+)
+def test_parts_of_another_shape_are_refused(name, shape):
+    tensors = make_full_weights().to_tensors() | {name: np.zeros(shape, np.float32)}
+    with pytest.raises(RunError, match="Received"):
+        ModelWeights.from_tensors(tensors)
+
+
+@pytest.mark.parametrize(("cell", "state_size"), [("gru", 4), ("lstm", 8), ("rnn", 4)])
+def test_a_text_begins_with_the_learnt_state_in_every_row(cell, state_size):
+    weights = make_full_weights(cell)
+    state = weights.initial_state(3)
+    assert state.shape == (2, 3, state_size)
+    for row in range(3):
+        np.testing.assert_array_equal(state[:, row], weights.first_state)
+    assert weights.state_size == weights.layers[0].state_size == state_size
+
+
+@pytest.mark.parametrize(
+    ("change", "is_plain"),
+    [
+        ({"first_state": None}, False),
+        ({"residual": False}, False),
+        ({"output_gate": None}, False),
+        ({"residual": False, "output_gate": None}, False),
+        ({"residual": False, "output_gate": None, "norm": None}, True),
+    ],
+)
+def test_a_model_is_plain_where_every_layer_reads_the_h_below_it(change, is_plain):
+    weights = make_full_weights()
+    of_layers = {name: change[name] for name in ("output_gate", "norm") if name in change}
+    layers = tuple(dataclasses.replace(layer, **of_layers) for layer in weights.layers)
+    others = {name: value for name, value in change.items() if name not in of_layers}
+    assert dataclasses.replace(weights, layers=layers, **others).is_plain == is_plain
+
+
 def test_equal_weights_give_equal_bytes(weights):
     again = ModelWeights.from_tensors(make_tensors())
     assert serialize_weights(weights, TOKENIZER) == serialize_weights(again, TOKENIZER)
@@ -62,7 +199,7 @@ def test_sizes_are_read_off_the_shapes(weights):
 
 def test_weights_cannot_be_written_into(weights):
     with pytest.raises(ValueError, match="read-only"):
-        weights.gru[0].kernel[0, 0] = 1.0
+        weights.layers[0].kernel[0, 0] = 1.0
     with pytest.raises(dataclasses.FrozenInstanceError):
         weights.embedding = weights.embedding
 
@@ -160,15 +297,15 @@ def test_tensors_that_do_not_fit_together_are_refused(name, array):
 
 
 def test_a_model_without_layers_is_refused(weights):
-    with pytest.raises(RunError, match="at least 1 GRU layer"):
-        dataclasses.replace(weights, gru=())
+    with pytest.raises(RunError, match="at least 1 recurrent layer"):
+        dataclasses.replace(weights, layers=())
 
 
 def test_layers_of_different_sizes_are_refused(weights):
-    wide = GruWeights(
+    wide = LayerWeights(
         kernel=np.zeros((4, 15), np.float32),
         recurrent_kernel=np.zeros((5, 15), np.float32),
         bias=np.zeros((2, 15), np.float32),
     )
     with pytest.raises(RunError, match=r"gru_1\.kernel"):
-        dataclasses.replace(weights, gru=(weights.gru[0], wide))
+        dataclasses.replace(weights, layers=(weights.layers[0], wide))

@@ -24,6 +24,29 @@ def test_the_nearer_limit_decides_how_much_is_done():
     assert progress.fraction == 1
 
 
+def test_the_time_until_the_first_step_is_no_progress():
+    clock = _Clock()
+    progress = Progress(total_steps=10**6, tokens_per_step=1, max_seconds=50, clock=clock)
+    clock.now += 10
+    assert progress.fraction == 0
+    progress.count_steps(1)
+    assert progress.fraction == pytest.approx(1e-6)
+    clock.now += 10
+    progress.count_steps(1)
+    assert progress.fraction == pytest.approx(0.25)
+    assert progress.seconds_left == pytest.approx(30)
+    clock.now += 30
+    assert progress.fraction == 1
+
+
+def test_a_first_step_that_takes_all_the_time_ends_the_run():
+    clock = _Clock()
+    progress = Progress(total_steps=10**6, tokens_per_step=1, max_seconds=5, clock=clock)
+    clock.now += 10
+    progress.count_steps(1)
+    assert progress.fraction == 1
+
+
 def test_a_second_sitting_goes_on_where_the_first_stopped():
     clock = _Clock()
     first = Progress(total_steps=10, tokens_per_step=1, clock=clock)

@@ -1,5 +1,7 @@
 """The learning rate, against values worked out by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from textgen.config import TrainingConfig
@@ -18,6 +20,15 @@ def test_a_short_run_warms_up_for_a_twentieth_of_itself():
     config = TrainingConfig(learning_rate=1.0, warmup_steps=1000, final_learning_rate_fraction=1.0)
     assert learning_rate(config, 1, 0.025) == pytest.approx(0.5)
     assert learning_rate(config, 3, 0.06) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    "schedule, rates", [("linear", [1.0, 0.775, 0.1]), ("constant", [1.0, 1.0, 1.0])]
+)
+def test_the_other_schedules_fall_in_a_line_and_not_at_all(schedule, rates):
+    config = replace(_CONFIG, schedule=schedule)
+    got = [learning_rate(config, 1000, fraction) for fraction in (0.0, 0.25, 1.0)]
+    assert got == pytest.approx(rates)
 
 
 @pytest.mark.parametrize("fraction, rate", [(0.0, 1.0), (0.5, 0.55), (1.0, 0.1)])

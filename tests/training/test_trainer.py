@@ -98,6 +98,63 @@ def test_a_run_that_was_interrupted_resumes_to_the_bit(
     assert losses[0] == losses[1]
 
 
+def test_a_run_with_every_ingredient_resumes_to_the_bit(tiny_config, text, tmp_path):
+    config = _with_training(
+        tiny_config,
+        average=0.9,
+        state_reset=0.3,
+        seq_len_jitter=3,
+        activation_penalty=1.0,
+        change_penalty=1.0,
+        schedule="linear",
+    )
+    config = replace(
+        config,
+        model=replace(config.model, first_state="learnt", input_dropout=0.1, embedding_dropout=0.1),
+    )
+    whole = train(config, tmp_path / "whole", text=text)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "broken", text=text, callbacks=[_At(11, _interrupt)])
+    resume(tmp_path / "broken")
+    broken = textgen.RunDirectory(tmp_path / "broken")
+    _assert_equal_to_the_bit(_checkpoint(whole), _checkpoint(broken))
+    assert whole.weights_path.read_bytes() == broken.weights_path.read_bytes()
+
+
+def test_the_average_of_the_weights_is_validated_and_kept_and_training_goes_on_without_it(
+    tiny_config, text, tmp_path
+):
+    config = _with_training(tiny_config, average=0.8, epochs=1, validate_every=10)
+    run = train(config, tmp_path / "averaged", text=text)
+    plain = train(_with_training(config, average=None), tmp_path / "plain", text=text)
+    averaged, other = _checkpoint(run), _checkpoint(plain)
+    for name in (n for n in other if n.startswith("model.") and "validation_state" not in n):
+        np.testing.assert_array_equal(averaged[name], other[name], err_msg=name)
+    assert any("average" in name for name in averaged)
+    kept = run.read_weights(run.read_tokenizer()).dense_bias
+    assert not np.array_equal(kept, plain.read_weights(plain.read_tokenizer()).dense_bias)
+    score = textgen.load(run.path).score_split("validation")
+    best = min(row["validation_loss"] for row in run.read_metrics())
+    assert score.loss == pytest.approx(best, rel=1e-5)
+
+
+def test_the_average_is_the_exponential_one(tiny_config, text, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "steps_per_call", lambda *_: 1)
+    seen = []
+
+    class Weights(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(self.model.language_model.dense.bias.numpy().copy())
+
+    config = _with_training(tiny_config, average=0.8, epochs=1, validate_every=10_000)
+    run = train(config, tmp_path / "run", text=text, callbacks=[Weights()])
+    average = seen[0]
+    for bias in seen[1:]:
+        average = 0.8 * average + 0.2 * bias
+    kept = run.read_weights(run.read_tokenizer()).dense_bias
+    np.testing.assert_allclose(kept, average, atol=1e-6)
+
+
 def test_more_steps_a_call_change_nothing_but_the_speed(tiny_config, text, tmp_path, monkeypatch):
     runs = []
     for steps in (1, 3):

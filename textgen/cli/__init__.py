@@ -20,7 +20,7 @@ COMMANDS = {
     "generate": "write text with a trained model",
     "score": "tell what a model pays for a text: bits per character, perplexity",
     "info": "show what a run holds",
-    "doctor": "tell what this machine computes with, and which GRU kernel runs",
+    "doctor": "tell what this machine computes with, and which kernel runs",
 }
 
 

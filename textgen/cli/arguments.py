@@ -9,7 +9,7 @@ import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
@@ -32,7 +32,14 @@ PEER_FLAGS = {
 }
 
 
-def parse(command: type[T], arguments: Sequence[str], *, prog: str, default: T | None = None) -> T:
+def parse(
+    command: type[T],
+    arguments: Sequence[str],
+    *,
+    prog: str,
+    default: T | None = None,
+    switches: tuple[Any, ...] = (tyro.conf.FlagCreatePairsOff,),
+) -> T:
     """Return the command's settings.
 
     Args:
@@ -40,6 +47,8 @@ def parse(command: type[T], arguments: Sequence[str], *, prog: str, default: T |
         arguments: The words after the command's name.
         prog: What the user typed, for the help text.
         default: Values for what the words leave out; None: the dataclass's own.
+        switches: How tyro makes flags of booleans; without any, each has a `--no-` as well,
+            which defaults that are on need.
 
     Returns:
         The dataclass, its checks passed.
@@ -57,7 +66,7 @@ def parse(command: type[T], arguments: Sequence[str], *, prog: str, default: T |
                 prog=prog,
                 args=words,
                 default=command() if default is None else default,
-                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+                config=(tyro.conf.OmitArgPrefixes, *switches),
             )
     except SystemExit as end:
         if end.code in (0, None):

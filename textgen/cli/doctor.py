@@ -1,4 +1,4 @@
-"""`doctor`: what this machine computes with, and which GRU kernel runs."""
+"""`doctor`: what this machine computes with, and which kernel runs."""
 
 import json
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from textgen.startup import import_tensorflow_quietly
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorCommand:
-    """Tell what this machine computes with, and which GRU kernel runs.
+    """Tell what this machine computes with, and which kernel runs.
 
     With a RUN its model and settings are looked at, else the defaults.
     """

@@ -52,6 +52,9 @@ class GenerateCommand:
     """Write to this file what is needed to write the text again and to compare."""
     replay: Path | None = None
     """Write again what a receipt tells of, and say whether it is the same."""
+    adapt: int | None = None
+    """Learn from the prompt before writing, in so many passes over it; None: not. The run stays
+    as it is."""
     beams: int | None = None
     """Search with so many beams for the most probable text instead of drawing one."""
     length_penalty: float = 0.6
@@ -78,6 +81,8 @@ class GenerateCommand:
             )
         if self.beams is not None:
             self._check_beams()
+        if self.adapt is not None:
+            self._check_adapt()
         if self.receipt is not None and self.receipt.exists() and not self.receipt.is_file():
             raise ConfigError(
                 f"`receipt` must be a file. Received: {self.receipt}. Pass --receipt."
@@ -86,6 +91,18 @@ class GenerateCommand:
             raise ConfigError(
                 f"`logprobs` must be in [0, 1000]. Received: {self.logprobs}. Pass --logprobs."
             )
+
+    def _check_adapt(self) -> None:
+        """Refuse what has not one prompt to learn from."""
+        if (self.adapt or 0) < 1:
+            raise ConfigError(f"`adapt` must be at least 1. Received: {self.adapt}. Pass --adapt.")
+        if self.prompts is not None:
+            raise ConfigError(
+                "--adapt learns from one prompt. Leave out --prompts, and pass --prompt or "
+                "--prompt-file."
+            )
+        if self.replay is not None:
+            raise ConfigError("--replay adapts as its receipt says. Leave out --adapt.")
 
     def _check_beams(self) -> None:
         """Refuse what beam search would pass over: it draws nothing and looks at no setting."""
@@ -98,7 +115,7 @@ class GenerateCommand:
         if self.sampling != plain or self.output != "text" or any(o is not None for o in others):
             raise ConfigError(
                 "--beams searches for the most probable text of one prompt and takes "
-                "--max-new-tokens, --length-penalty and -n alone. Leave out the other flags."
+                "--max-new-tokens, --length-penalty, --adapt and -n alone. Leave out the others."
             )
 
 
@@ -115,6 +132,8 @@ def run(arguments: list[str], prog: str) -> int:
     for warning in _contradictions(command):
         print(f"note: {warning}", file=sys.stderr)
     bundle = load(run_dir.path, engine=command.engine, weights=command.weights)
+    if command.adapt is not None:
+        bundle = bundle.adapted(requests[0].prompt, command.adapt, unknown=command.unknown)
     if command.stream:
         _stream(bundle, requests[0], command)
     elif command.beams is not None:
@@ -208,6 +227,7 @@ def _replay(command: GenerateCommand, receipt: Receipt) -> int:
     """Write again, print it, and say whether it is the same; the status says it as well."""
     path = command.words[0] if command.words else receipt.run
     bundle = load(path, engine=receipt.engine, weights=receipt.weights)
+    bundle = bundle.readapted(receipt.adaptations)
     requests = list(receipt.requests)
     texts = bundle.write(requests, unknown=receipt.unknown)
     print_texts(requests, texts, coloured=False)

@@ -8,6 +8,7 @@ import tyro
 
 from textgen.cli.arguments import parse, run_and_rest
 from textgen.errors import ConfigError
+from textgen.models.memory import num_parameters
 from textgen.runs import RunDirectory
 
 
@@ -58,9 +59,10 @@ def _describe(run_dir: RunDirectory) -> dict[str, Any]:
         "tokenizer": tokenizer.kind,
         "vocab_size": tokenizer.vocab_size,
         "embedding_dim": config.model.embedding_dim,
+        "cell": config.model.cell,
         "hidden_size": config.model.hidden_size,
         "num_layers": config.model.num_layers,
-        "parameters": weights.num_parameters,
+        "parameters": num_parameters(config.model, weights.vocab_size),
         "gru_kernel": environment["gru_kernel"],
         "tensorflow": environment["packages"]["tensorflow"],
     }

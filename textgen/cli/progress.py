@@ -57,15 +57,13 @@ class ProgressBar(keras.callbacks.Callback):
         first_step, first_seconds = self._first
         elapsed = max(progress.seconds - first_seconds, 1e-9)
         rate = (progress.step - first_step) * progress.tokens_per_step / elapsed
-        done = progress.fraction
-        left = progress.seconds * (1 - done) / done
         self._bar.update(
             self._task,
-            completed=done,
+            completed=progress.fraction,
             description=(
                 f"step {progress.step:,}  loss {float(logs['loss']):.3f}  "
                 f"{float(logs['bits_per_char']):.3f} bits/char  "
-                f"{rate:,.0f} tokens/s  {_clock(left)} left"
+                f"{rate:,.0f} tokens/s  {_clock(progress.seconds_left)} left"
             ),
         )
 
@@ -98,11 +96,16 @@ class SampleWriter(keras.callbacks.Callback):
         self._sampling = SamplingConfig(max_new_tokens=training.sample_length, seed=training.seed)
         self._tokenizer = self.run.read_tokenizer()
 
+    def on_test_end(self, logs=None):
+        """Take the weights that were validated: their average, if one is kept."""
+        if self._sampling.max_new_tokens:
+            self._weights = self.model.language_model.model_weights()
+
     def on_epoch_end(self, epoch, logs=None):
-        """Write one text with the weights as they are now."""
+        """Write one text with them."""
         if not self._sampling.max_new_tokens:
             return
-        engine = make_engine("auto", self.model.language_model.model_weights())
+        engine = make_engine("auto", self._weights)
         request = Request(prompt=self._prompt, sampling=self._sampling)
         (written,) = write_texts(engine, self._tokenizer, [request], unknown="skip")
         text = self._prompt + written.text

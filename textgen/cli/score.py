@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -9,9 +10,10 @@ import tyro
 
 from textgen.bundle import Bundle, load
 from textgen.cli.arguments import parse, run_and_rest
-from textgen.config import CorpusConfig, UnknownPolicy
+from textgen.config import CorpusConfig, ScoringProtocol, UnknownPolicy
 from textgen.corpora import read_corpus
-from textgen.errors import ConfigError
+from textgen.errors import ConfigError, TextgenError
+from textgen.evaluation import join_scores
 from textgen.metrics import TextScore
 
 _LABELS = {
@@ -20,14 +22,23 @@ _LABELS = {
     "bits_per_byte": "bits per byte",
     "loss": "nats per token",
 }
+_COLUMNS = {
+    "nats_per_char": "nats/char",
+    "bits_per_char": "bits/char",
+    "bits_per_byte": "bits/byte",
+    "perplexity": "perplexity",
+    "loss": "nats/token",
+    "characters": "characters",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreCommand:
-    """Tell what a model pays for a text, in one pass with carried state (a long text in lanes).
+    """Tell what a model pays for texts: nats and bits per character, perplexity.
 
-    Without a RUN the newest one under runs/ is taken. Several files are scored as one
-    text, as `train` reads them.
+    Without a RUN the newest one under runs/ is taken. Several files are texts of their own:
+    each is scored from the beginning, in a table with a line for all of them together.
+    (`train` reads several files as one text; cat them into - to score them so.)
     """
 
     words: Annotated[
@@ -36,10 +47,14 @@ class ScoreCommand:
     """A run directory; and text files, or - for standard input."""
     split: Literal["validation", "train"] | None = None
     """Score a split of the run's own corpus instead of files."""
+    protocol: ScoringProtocol = "carried"
+    """How a text is read: in one pass with carried state (a long text in lanes), as training
+    validates; in windows of 256 tokens that each begin anew, as a Transformer is evaluated; or
+    dynamic, learning from each 64 tokens once they are scored."""
     unknown: UnknownPolicy = "error"
     """What to do with a character that the model never saw."""
     json: bool = False
-    """Print one JSON object."""
+    """Print one JSON object; of several files a list of objects with "file"."""
 
 
 def run(arguments: list[str], prog: str) -> int:
@@ -49,30 +64,73 @@ def run(arguments: list[str], prog: str) -> int:
     if bool(files) == (command.split is not None):
         raise ConfigError("Pass text files, or --split validation (or train), and not both.")
     bundle = load(run_dir.path)
-    if command.split is not None:
-        score = bundle.score_split(command.split)
+    if len(files) > 1:
+        _print_all(files, [_score_named(bundle, name, command) for name in files], command)
     else:
-        text = read_corpus(CorpusConfig(sources=tuple(files)))
-        score = bundle.score(text, unknown=command.unknown)
-        _note_unknown(bundle, text)
-    print(json.dumps(score.as_dict()) if command.json else _table(score))
+        score = (
+            bundle.score_split(command.split, command.protocol)
+            if command.split is not None
+            else _score_file(bundle, files[0], command)
+        )
+        print(json.dumps(score.as_dict()) if command.json else _list(score))
     if not command.words or run_dir.path.as_posix() != command.words[0]:
         print(f"run: {run_dir.path}", file=sys.stderr)
     return 0
 
 
-def _note_unknown(bundle: Bundle, text: str) -> None:
+def _score_file(bundle: Bundle, name: str, command: ScoreCommand, label: str = "") -> TextScore:
+    text = read_corpus(CorpusConfig(sources=(name,)))
+    score = bundle.score(text, unknown=command.unknown, protocol=command.protocol)
+    _note_unknown(bundle, text, label)
+    return score
+
+
+def _score_named(bundle: Bundle, name: str, command: ScoreCommand) -> TextScore:
+    """Score one of several files; an error says which."""
+    try:
+        return _score_file(bundle, name, command, f"{name}: ")
+    except TextgenError as error:
+        raise type(error)(f"{name}: {error}") from error
+
+
+def _note_unknown(bundle: Bundle, text: str, label: str) -> None:
     """Say how much of the text the model has never seen: it costs nothing, or little, as UNK."""
     tokenizer = bundle.tokenizer
     unknown = len(text) - len(tokenizer.decode(tokenizer.encode(text, "skip")))
     if unknown:
-        print(f"{unknown:,} of {len(text):,} characters are unknown to the model", file=sys.stderr)
+        counts = f"{unknown:,} of {len(text):,}"
+        print(f"{label}{counts} characters are unknown to the model", file=sys.stderr)
 
 
-def _table(score: TextScore) -> str:
-    rows = [
-        (f"{value:,}" if isinstance(value, int) else f"{value:.4f}", _LABELS.get(name, name))
-        for name, value in score.as_dict().items()
-    ]
+def _print_all(files: Sequence[str], scores: Sequence[TextScore], command: ScoreCommand) -> None:
+    if command.json:
+        rows = zip(files, scores, strict=True)
+        print(json.dumps([{"file": name, **score.as_dict()} for name, score in rows]))
+    else:
+        print(_table([*files, "all"], [*scores, join_scores(scores)]))
+
+
+def _list(score: TextScore) -> str:
+    rows = [(_figure(value), _LABELS.get(name, name)) for name, value in score.as_dict().items()]
     width = max(len(value) for value, _ in rows)
     return "\n".join(f"{value:>{width}}  {name}" for value, name in rows)
+
+
+def _table(names: Sequence[str], scores: Sequence[TextScore]) -> str:
+    """Return a row a text under the names of the columns."""
+    rows = [["file", *_COLUMNS.values()]]
+    for name, score in zip(names, scores, strict=True):
+        values = score.as_dict()
+        rows.append([name, *(_figure(values[column]) for column in _COLUMNS)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            [row[0].ljust(widths[0])]
+            + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        )
+        for row in rows
+    )
+
+
+def _figure(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"

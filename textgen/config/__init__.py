@@ -9,12 +9,15 @@ derived from these classes; the string under a field is its help text.
 """
 
 from textgen.config.checks import from_values
+from textgen.config.evaluation import DynamicConfig, ScoringProtocol
 from textgen.config.run import (
+    Cell,
     CorpusConfig,
     GruKernel,
     ModelConfig,
     Precision,
     RunConfig,
+    Schedule,
     TokenizerConfig,
     TrainingConfig,
     UnknownPolicy,
@@ -22,12 +25,16 @@ from textgen.config.run import (
 from textgen.config.sampling import SamplingConfig
 
 __all__ = [
+    "Cell",
     "CorpusConfig",
+    "DynamicConfig",
     "GruKernel",
     "ModelConfig",
     "Precision",
     "RunConfig",
     "SamplingConfig",
+    "Schedule",
+    "ScoringProtocol",
     "TokenizerConfig",
     "TrainingConfig",
     "UnknownPolicy",

@@ -15,12 +15,22 @@ SCHEMA_VERSION = 1
 UnknownPolicy = Literal["error", "skip", "unk"]
 GruKernel = Literal["auto", "cudnn", "fused", "reference"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-
+Cell = Literal["gru", "lstm", "rnn"]
+Schedule = Literal["cosine", "linear", "constant"]
 
 DEFAULT_EPOCHS = 20
 DEFAULT_STEPS = 1000
 UNLIMITED_EPOCHS = 100_000
 _LEAST_INTERVAL = 100
+_NOT_NEGATIVE = (
+    "warmup_steps",
+    "sample_length",
+    "weight_decay",
+    "seq_len_jitter",
+    "activation_penalty",
+    "change_penalty",
+)
+_DROPOUTS = ("input_dropout", "embedding_dropout", "layer_dropout", "dropout", "weight_drop")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,26 +90,60 @@ class TokenizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The network: Embedding, `num_layers` GRU layers, Dense."""
+    """The network: Embedding, `num_layers` recurrent layers, Dense."""
 
     embedding_dim: int = 256
     """Width of a token's vector."""
     hidden_size: int = 512
-    """Units of each GRU layer."""
+    """Units of each recurrent layer."""
     num_layers: int = 1
-    """GRU layers on top of each other."""
+    """Recurrent layers on top of each other."""
+    cell: Cell = "gru"
+    """What a recurrent layer computes: a GRU, an LSTM, or the plain tanh cell."""
+    output_gate: bool = False
+    """Gate what a layer passes on: sigmoid(W [h_before, x] + b) * tanh(h)."""
+    residual: bool = False
+    """Each layer but the first adds its input to what it passes on."""
+    layer_norm: bool = False
+    """Each layer but the first normalises its input."""
+    tie_weights: bool = False
+    """The Dense layer's kernel is the embedding; needs --embedding-dim = --hidden-size."""
+    first_state: Literal["zeros", "learnt"] = "zeros"
+    """The state at the beginning of a text."""
+    keep_bias: float | None = None
+    """Initial bias of the gate that keeps the state, update or forget; None: 0, of an LSTM 1."""
+    input_dropout: float = 0.0
+    """Share of the embedded tokens' features dropped in training, the same all along a window."""
+    embedding_dropout: float = 0.0
+    """Share of the vocabulary whose vectors are dropped in a training step."""
+    layer_dropout: float | None = None
+    """Share of what one layer passes to the next dropped likewise; None: as --dropout."""
     dropout: float = 0.2
-    """Share of each GRU layer's outputs dropped in training, the same all along a window."""
-
+    """Share of the last layer's outputs dropped in training, the same all along a window."""
     weight_drop: float = 0.0
     """Share of each recurrent kernel's entries dropped in a training step."""
+
+    @property
+    def state_size(self) -> int:
+        """Values that a layer carries from token to token."""
+        return self.hidden_size * (2 if self.cell == "lstm" else 1)
 
     def __post_init__(self) -> None:
         for name in ("embedding_dim", "hidden_size", "num_layers"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        for name in ("dropout", "weight_drop"):
+        for name in _DROPOUTS:
             value = getattr(self, name)
-            require(0 <= value < 1, name, "at least 0 and below 1", value)
+            require(value is None or 0 <= value < 1, name, "at least 0 and below 1", value)
+        if self.keep_bias is not None:
+            require(math.isfinite(self.keep_bias), "keep_bias", "finite", self.keep_bias)
+            require(self.cell != "rnn", "keep_bias", "None for the cell rnn", self.keep_bias)
+        if self.tie_weights:
+            limit = f"{self.hidden_size}, the hidden size, with --tie-weights"
+            fits = self.embedding_dim == self.hidden_size
+            require(fits, "embedding_dim", limit, self.embedding_dim)
+        if self.residual or self.layer_norm or self.layer_dropout is not None:
+            limit = "at least 2 with --residual, --layer-norm or --layer-dropout, between layers"
+            require(self.num_layers >= 2, "num_layers", limit, self.num_layers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +154,8 @@ class TrainingConfig:
     """Lanes of the corpus that are read side by side."""
     seq_len: int = 100
     """Tokens a lane gives to one step."""
+    seq_len_jitter: int = 0
+    """Tokens by which each border between two windows is moved at random, either way."""
     epochs: int | None = None
     """Passes over the corpus; None: what --max-minutes allows, else 20, or 1,000 steps if more."""
     max_minutes: float | None = None
@@ -118,12 +164,22 @@ class TrainingConfig:
     """Peak of the schedule."""
     warmup_steps: int = 50
     """Steps in which the learning rate climbs to its peak, a twentieth of the run at most."""
+    schedule: Schedule = "cosine"
+    """How the learning rate falls from its peak."""
     final_learning_rate_fraction: float = 0.02
-    """Where the cosine ends, as a share of the peak."""
+    """Where the schedule ends, as a share of the peak."""
     weight_decay: float = 0.01
     """Decoupled weight decay of AdamW, on the matrices alone."""
     clip_norm: float | None = 1.0
     """Largest global norm of the gradient; None: no clipping."""
+    average: float | None = None
+    """Decay of the moving average of the weights, which is validated and kept; None: no average."""
+    state_reset: float = 0.0
+    """Share of the lanes that each training step begins as a text begins, their past forgotten."""
+    activation_penalty: float = 0.0
+    """Weight in the loss of the mean square of what the Dense layer reads (AR)."""
+    change_penalty: float = 0.0
+    """Weight in the loss of the mean square of its change from token to token (TAR)."""
     validate_every: int | None = None
     """Steps between validations; None: after each epoch, or after 100 steps of shorter ones."""
     patience: int | None = None
@@ -137,7 +193,7 @@ class TrainingConfig:
     seed: int = 1
     """Seed of weights, window offsets and dropout."""
     gru_kernel: GruKernel = "auto"
-    """Which GRU computes; auto: cuDNN on a GPU, else the fused kernel for CPUs."""
+    """What computes the recurrent layers; auto: cuDNN on a GPU, else the fused kernels for CPUs."""
     precision: Precision = "auto"
     """Dtype of a training step's matrix products; auto: bfloat16 if the CPU has a unit for it."""
 
@@ -158,8 +214,19 @@ class TrainingConfig:
         for name in ("batch_size", "seq_len"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         require(0 <= self.seed < 2**32, "seed", "in [0, 2**32)", self.seed)
-        for name in ("warmup_steps", "sample_length", "weight_decay"):
-            require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
+        for name in _NOT_NEGATIVE:
+            value = getattr(self, name)
+            require(0 <= value < math.inf, name, "a number of at least 0", value)
+        limit = f"below a quarter of seq_len, {self.seq_len / 4:g}"
+        require(
+            4 * self.seq_len_jitter < self.seq_len, "seq_len_jitter", limit, self.seq_len_jitter
+        )
+        reset = self.state_reset
+        require(0 <= reset < 1, "state_reset", "at least 0 and below 1", reset)
+        if self.change_penalty:
+            require(self.seq_len >= 2, "seq_len", "at least 2 with --change-penalty", self.seq_len)
+        average = self.average
+        require(average is None or 0 < average < 1, "average", "above 0 and below 1", average)
         for name in (
             "epochs",
             "max_minutes",
@@ -180,7 +247,8 @@ class RunConfig:
     """All that a training run is made from."""
 
     preset: str | None = None
-    """Named settings that the other flags change: demo or shakespeare."""
+    """Named settings that the other flags change: demo, shakespeare, small, medium, large, subword,
+    poetry, code, gpu; or auto: chosen for the text, --max-minutes and the speed of this machine."""
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T", bound=np.generic)
 
+# Random numbers that the borders of windows take turns with; prime, so that an epoch never
+# meets the same ones twice.
+_SHIFTS = 65_537
+
 SCORING_LANES = 32
 SCORING_WARM_UP = 256
 
@@ -31,13 +35,15 @@ class LanePlan:
     Lane `i` is the stretch of `lane_len` tokens from `i * lane_len`. An epoch reads
     each lane from front to back in `steps_per_epoch` windows that touch, starting
     at an offset that differs from epoch to epoch, so that windows are not always
-    cut at the same places.
+    cut at the same places. With `jitter` each border inside an epoch is moved as well.
 
     Attributes:
         num_tokens: Length of the corpus.
         batch_size: Number of lanes.
         seq_len: Inputs of a window; it spans one token more, the last target.
         seed: Key of the offsets.
+        jitter: Tokens by which a border moves at most, either way; a window then has
+            `seq_len - 2 * jitter` to `seq_len + 2 * jitter` inputs.
 
     Raises:
         CorpusError: A lane is shorter than a window; `plan_lanes` avoids that.
@@ -47,6 +53,7 @@ class LanePlan:
     batch_size: int
     seq_len: int
     seed: int
+    jitter: int = 0
 
     def __post_init__(self) -> None:
         if self.lane_len < self.seq_len + 1:
@@ -84,23 +91,38 @@ class LanePlan:
         words = philox.random_raw(4 * num_epochs)[::4]
         return (words % np.uint64(self.max_offset + 1)).astype(np.int64)
 
-    def window(self, step: int) -> tuple[NDArray[np.int64], bool]:
+    def shifts(self) -> NDArray[np.int64]:
+        """Return by how much borders move, `[65537]`: that before step `n` by the `n`-th, in turn.
+
+        An epoch's first and last border stay where they are.
+        """
+        words = np.random.Philox(key=self.seed % 2**128, counter=2**64).random_raw(_SHIFTS)
+        return (words % np.uint64(2 * self.jitter + 1)).astype(np.int64) - self.jitter
+
+    def window(self, step: int) -> tuple[NDArray[np.int64], int, bool]:
         """Return where step `step` reads.
 
         Args:
             step: Counts over all epochs, from 0.
 
         Returns:
-            The first token of each lane's window, `[batch_size]`: inputs are the
-            `seq_len` tokens from there, targets those one further on. And whether
-            an epoch begins, where the carried state starts from zero.
+            The first token of each lane's window, `[batch_size]`; how many inputs it has, from
+            there, targets being those one further on; and whether an epoch begins, where the
+            carried state starts anew.
         """
         epoch, index = divmod(step, self.steps_per_epoch)
-        in_lane = int(self.offsets(epoch, 1)[0]) + index * self.seq_len
-        return np.arange(self.batch_size, dtype=np.int64) * self.lane_len + in_lane, index == 0
+        shifts = self.shifts()
+        begin = index * self.seq_len + (shifts[step % _SHIFTS] if index else 0)
+        is_last = index + 1 == self.steps_per_epoch
+        end = (index + 1) * self.seq_len + (0 if is_last else shifts[(step + 1) % _SHIFTS])
+        in_lane = int(self.offsets(epoch, 1)[0] + begin)
+        lanes = np.arange(self.batch_size, dtype=np.int64) * self.lane_len
+        return lanes + in_lane, int(end - begin), index == 0
 
 
-def plan_lanes(num_tokens: int, batch_size: int, seq_len: int, seed: int) -> LanePlan:
+def plan_lanes(
+    num_tokens: int, batch_size: int, seq_len: int, seed: int, jitter: int = 0
+) -> LanePlan:
     """Return a plan with `batch_size` lanes, or as many as the corpus has room for.
 
     Args:
@@ -108,6 +130,7 @@ def plan_lanes(num_tokens: int, batch_size: int, seq_len: int, seed: int) -> Lan
         batch_size: Lanes wanted.
         seq_len: Inputs of a window.
         seed: Key of the offsets.
+        jitter: Tokens by which a border between windows moves at most.
 
     Returns:
         The plan; its `batch_size` is lower than asked where a lane would
@@ -122,7 +145,7 @@ def plan_lanes(num_tokens: int, batch_size: int, seq_len: int, seed: int) -> Lan
             f"The training split has {num_tokens:,} tokens; a window needs at least "
             f"seq_len + 1 = {seq_len + 1:,}. Pass a smaller --seq-len, or give a longer corpus."
         )
-    return LanePlan(num_tokens, min(batch_size, room), seq_len, seed)
+    return LanePlan(num_tokens, min(batch_size, room), seq_len, seed, jitter)
 
 
 def training_dataset(
@@ -140,8 +163,8 @@ def training_dataset(
         last_step: The step before which to stop.
 
     Returns:
-        Elements `({"token_ids", "restart"}, targets)`: int32 `[batch_size, seq_len]`,
-        bool `[]`, int32 `[batch_size, seq_len]`.
+        Elements `({"token_ids", "restart"}, targets)`: int32 `[batch_size, time]`, bool `[]`,
+        int32 `[batch_size, time]`; `time` is `seq_len` without jitter, else about that.
 
     Raises:
         CorpusError: `token_ids` is not the corpus that `plan` was made for.
@@ -156,12 +179,19 @@ def training_dataset(
     with tf.device("CPU:0"):
         tokens = tf.constant(lanes)
         offsets = tf.constant(plan.offsets(first_epoch, num_epochs))
+        shifts = tf.constant(plan.shifts())
+
+    def border(step: "tf.Tensor", index: "tf.Tensor") -> "tf.Tensor":
+        inside = tf.cast((index > 0) & (index < per_epoch), tf.int64)
+        return index * plan.seq_len + inside * shifts[step % _SHIFTS]
 
     def read(step: "tf.Tensor") -> "tuple[dict[str, tf.Tensor], tf.Tensor]":
         index = step % per_epoch
-        start = offsets[step // per_epoch - first_epoch] + index * plan.seq_len
-        window = tf.cast(tokens[:, start : start + plan.seq_len + 1], tf.int32)
-        window = tf.ensure_shape(window, [plan.batch_size, plan.seq_len + 1])
+        offset = offsets[step // per_epoch - first_epoch]
+        begin, end = border(step, index), border(step + 1, index + 1)
+        window = tf.cast(tokens[:, offset + begin : offset + end + 1], tf.int32)
+        length = None if plan.jitter else plan.seq_len + 1
+        window = tf.ensure_shape(window, [plan.batch_size, length])
         return {"token_ids": window[:, :-1], "restart": index == 0}, window[:, 1:]
 
     return tf.data.Dataset.range(first_step, last_step).map(read).prefetch(4)

@@ -1,5 +1,24 @@
 """What a text costs a model. This package knows neither files nor the command line."""
 
-from textgen.evaluation.scoring import score_text, score_tokens, surprise
+from textgen.evaluation.dynamic import adapt, dynamic_score
+from textgen.evaluation.scoring import (
+    EncodedText,
+    encode_text,
+    join_scores,
+    score_text,
+    score_tokens,
+    score_windows,
+    surprise,
+)
 
-__all__ = ["score_text", "score_tokens", "surprise"]
+__all__ = [
+    "EncodedText",
+    "adapt",
+    "dynamic_score",
+    "encode_text",
+    "join_scores",
+    "score_text",
+    "score_tokens",
+    "score_windows",
+    "surprise",
+]

@@ -5,7 +5,8 @@ computes, nor where a text or a model comes from.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,46 @@ from textgen.tokenizers.base import Tokenizer
 
 # A window's logits hold at most this many values, 32 MB, whatever the vocabulary.
 LOGITS_VALUES = 2**23
+# What `score_windows` cuts a text into, as nanoGPT's recipes for characters do.
+WINDOW = 256
+_WINDOWS_AT_ONCE = 32
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EncodedText:
+    """A text as a model reads it, and how much text that is.
+
+    Attributes:
+        token_ids: `[time]`, at least one.
+        characters: Number of code points that the tokens stand for.
+        bytes: Number of UTF-8 bytes that they stand for.
+    """
+
+    token_ids: NDArray[np.int32]
+    characters: int
+    bytes: int
+
+
+def encode_text(tokenizer: Tokenizer, text: str, unknown: UnknownPolicy = "error") -> EncodedText:
+    """Return a text as tokens that can be scored.
+
+    Args:
+        tokenizer: The one that the model was trained with.
+        text: At least one character.
+        unknown: What to do with a character outside the vocabulary; under `"skip"` it
+            counts neither as a token nor as a character.
+
+    Returns:
+        The tokens, and what their cost is divided by.
+
+    Raises:
+        CorpusError: No token is left to score.
+        TokenizerError: A character is unknown, and `unknown` is `"error"`.
+    """
+    token_ids = _encode(tokenizer, text, unknown)
+    scored = tokenizer.decode(token_ids) if unknown == "skip" else text
+    size = len(scored.encode("utf-8", "replace"))
+    return EncodedText(token_ids=token_ids, characters=len(scored), bytes=size)
 
 
 def score_text(
@@ -41,10 +82,10 @@ def score_text(
         CorpusError: No token is left to score.
         TokenizerError: A character is unknown, and `unknown` is `"error"`.
     """
-    token_ids = _encode(tokenizer, text, unknown)
-    scored = tokenizer.decode(token_ids) if unknown == "skip" else text
-    size = len(scored.encode("utf-8", "replace"))
-    return score_tokens(engine, token_ids, tokenizer.start_id, len(scored), size)
+    encoded = encode_text(tokenizer, text, unknown)
+    return score_tokens(
+        engine, encoded.token_ids, tokenizer.start_id, encoded.characters, encoded.bytes
+    )
 
 
 def score_tokens(
@@ -81,6 +122,65 @@ def score_tokens(
         logits, state = engine.forward(inputs, state)
         total += _weighted_nats(logits, targets, weights)
     return TextScore(total_nats=total, tokens=len(token_ids), characters=characters, bytes=bytes_)
+
+
+def score_windows(
+    engine: Engine,
+    token_ids: NDArray[np.integer],
+    start_id: int,
+    characters: int,
+    bytes_: int,
+) -> TextScore:
+    """Return what the model pays for a text of which it sees at most 256 tokens at a time.
+
+    `start_id` and the text behind it make one stream of tokens. Window `k` begins with the
+    initial state, reads the tokens `[256 k, 256 k + 256)` of the stream, and predicts those
+    one further on; the last is as short as the text leaves it. So each token of the text is
+    predicted once, from 1 to 256 tokens, and the first from `start_id` alone. A Transformer
+    with a context of 256 tokens is evaluated likewise.
+
+    Args:
+        engine: The model.
+        token_ids: `[time]`, at least one.
+        start_id: What the first token is predicted from.
+        characters: Number of code points that the tokens stand for.
+        bytes_: Number of UTF-8 bytes that they stand for.
+
+    Returns:
+        Total nats and what they are divided by.
+
+    Raises:
+        CorpusError: `token_ids` is empty.
+    """
+    require_tokens(token_ids)
+    stream = np.concatenate([[start_id], token_ids]).astype(np.int32)
+    whole = len(token_ids) // WINDOW * WINDOW
+    inputs, targets = stream[:whole].reshape(-1, WINDOW), stream[1 : whole + 1].reshape(-1, WINDOW)
+    groups = [
+        (inputs[first : first + _WINDOWS_AT_ONCE], targets[first : first + _WINDOWS_AT_ONCE])
+        for first in range(0, len(inputs), _WINDOWS_AT_ONCE)
+    ]
+    if whole < len(token_ids):
+        groups.append((stream[None, whole:-1], stream[None, whole + 1 :]))
+    total = math.fsum(_nats_from_the_start(engine, *group) for group in groups)
+    return TextScore(total_nats=total, tokens=len(token_ids), characters=characters, bytes=bytes_)
+
+
+def join_scores(scores: Iterable[TextScore]) -> TextScore:
+    """Return the score of several texts together: sums, of which every figure is made."""
+    parts = list(scores)
+    return TextScore(
+        total_nats=math.fsum(part.total_nats for part in parts),
+        tokens=sum(part.tokens for part in parts),
+        characters=sum(part.characters for part in parts),
+        bytes=sum(part.bytes for part in parts),
+    )
+
+
+def require_tokens(token_ids: NDArray[np.integer]) -> None:
+    """Raise `CorpusError` where there is no token to score."""
+    if len(token_ids) == 0:
+        raise CorpusError("A text to score must have at least 1 token. Received: 0. Give a text.")
 
 
 def surprise(
@@ -141,6 +241,19 @@ def _weighted_nats(
     """Sum over a window lane by lane, so that float64 holds one lane's logits at a time."""
     lanes = zip(logits, targets, weights, strict=True)
     return sum(float(token_nats(lane, target) @ weight) for lane, target, weight in lanes)
+
+
+def _nats_from_the_start(
+    engine: Engine, inputs: NDArray[np.int32], targets: NDArray[np.int32]
+) -> float:
+    """Sum over rows `[batch, time]`, each of which begins with the initial state."""
+    length = _window_length(engine.vocab_size, len(inputs))
+    state, total = engine.initial_state(len(inputs)), 0.0
+    for start in range(0, inputs.shape[1], length):
+        stop = start + length
+        logits, state = engine.forward(inputs[:, start:stop], state)
+        total += _weighted_nats(logits, targets[:, start:stop], np.ones_like(logits[..., 0]))
+    return total
 
 
 def _nats_in_order(engine: Engine, token_ids: NDArray[np.int32], start_id: int) -> Iterator[float]:

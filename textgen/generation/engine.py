@@ -29,9 +29,10 @@ _LARGE_MODEL = 512
 class Engine(Protocol):
     """A language model that is stepped from outside; the state is the caller's.
 
-    A state is a NumPy array `[num_layers, batch, hidden_size]`. An engine never writes
-    into one that it was given, and returns a fresh one. Rows do not influence each
-    other. `forward`, `prefill` and a loop of `decode_step` agree to float32 rounding.
+    A state is a NumPy array `[num_layers, batch, state_size]`, of an LSTM `h` and behind it
+    `c`. An engine never writes into one that it was given, and returns a fresh one. Rows do
+    not influence each other. `forward`, `prefill` and a loop of `decode_step` agree to float32
+    rounding.
 
     Attributes:
         vocab_size: Number of token ids.
@@ -40,7 +41,7 @@ class Engine(Protocol):
     vocab_size: int
 
     def initial_state(self, batch: int) -> State:
-        """Return the state before any token: zeros, `[num_layers, batch, hidden_size]`."""
+        """Return the state at the beginning of a text, `[num_layers, batch, state_size]`."""
 
     def forward(
         self, token_ids: NDArray[np.integer], state: State
@@ -49,7 +50,7 @@ class Engine(Protocol):
 
         Args:
             token_ids: `[batch, time]`, at least one step.
-            state: `[num_layers, batch, hidden_size]`.
+            state: `[num_layers, batch, state_size]`.
 
         Returns:
             Logits `[batch, time, vocab_size]` float32, and the next state.
@@ -62,7 +63,7 @@ class Engine(Protocol):
 
         Args:
             token_ids: `[batch, time]`, at least one step.
-            state: `[num_layers, batch, hidden_size]`.
+            state: `[num_layers, batch, state_size]`.
 
         Returns:
             Logits `[batch, vocab_size]` float32, and the next state.
@@ -75,7 +76,7 @@ class Engine(Protocol):
 
         Args:
             token_ids: `[batch]`.
-            state: `[num_layers, batch, hidden_size]`.
+            state: `[num_layers, batch, state_size]`.
 
         Returns:
             Logits `[batch, vocab_size]` float32, and the next state.
@@ -127,7 +128,7 @@ class Drawing(Engine, Protocol):
 
         Args:
             token_ids: `[batch]`, tokens that have not been read yet.
-            state: `[num_layers, batch, hidden_size]`.
+            state: `[num_layers, batch, state_size]`.
             uniforms: `[steps, batch]` in `[0, 1)`, what each draw is made with.
             settings: How to draw.
 
@@ -183,7 +184,7 @@ def make_engine(
         An engine; TensorFlow is imported for `"tensorflow"` alone.
 
     Raises:
-        ConfigError: There is no such engine, or it has no such precision.
+        ConfigError: There is no such engine, or it has no such precision for such a model.
     """
     name = "onnx" if name == "auto" else name
     if name not in _ENGINES:

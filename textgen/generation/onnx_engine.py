@@ -20,8 +20,8 @@ from textgen.config.checks import require
 from textgen.errors import ConfigError
 from textgen.generation.engine import Engine, LoopSettings
 from textgen.generation.numpy_engine import CHUNK_VALUES, TABLE_FLOPS
+from textgen.generation.onnx_drawing import Draw
 from textgen.generation.onnx_graph import (
-    Draw,
     Predictions,
     prepare_weights,
     reading_graph,
@@ -49,7 +49,7 @@ CALIBRATION_WARMUP = 16
 
 
 class OnnxEngine:
-    """Embedding, GRU layers and Dense on ONNX Runtime; keeps the contract of `Engine`.
+    """Embedding, recurrent layers and Dense on ONNX Runtime; keeps the contract of `Engine`.
 
     Its states are float32 whatever the precision of the weights. May be shared by threads.
 
@@ -57,10 +57,10 @@ class OnnxEngine:
         vocab_size: Number of token ids.
         precision: Of the weights.
 
-    In `"int8"` a state has one fixed scale, and each column of weights its own. In `"int4"`
-    128 weights share one, chosen on text that the model writes itself, and a state is read in
-    8 bits. Lost on four models of 512 units and 65 to 6,226 tokens, in nats a token: at most
-    0.0001 in int8, 0.0029 in int4.
+    In `"int8"` a state has one fixed scale, and each column of weights its own; what a learnt
+    first state has beyond [-1, 1] is cut off. In `"int4"` 128 weights share one, chosen on
+    text that the model writes itself, and a state is read in 8 bits. Lost on four GRUs of 512
+    units and 65 to 6,226 tokens, in nats a token: at most 0.0001 in int8, 0.0029 in int4.
     """
 
     def __init__(
@@ -74,7 +74,8 @@ class OnnxEngine:
             threads: That share the rows of a batch; one row has one thread.
 
         Raises:
-            ConfigError: There is no such precision, or `threads` is below 1.
+            ConfigError: There is no such precision, or not for such a model, or `threads` is
+                below 1.
         """
         require(threads >= 1, "threads", "at least 1", threads)
         self.vocab_size = weights.vocab_size
@@ -85,9 +86,8 @@ class OnnxEngine:
         self._sessions: dict[Draw | Predictions, ort.InferenceSession] = {}
 
     def initial_state(self, batch: int) -> Array:
-        """Return the state before any token: zeros, `[num_layers, batch, hidden_size]`."""
-        model = self._weights.model
-        return np.zeros((model.num_layers, batch, model.hidden_size), np.float32)
+        """Return the state at the beginning of a text, `[num_layers, batch, state_size]`."""
+        return self._weights.model.initial_state(batch)
 
     def forward(self, token_ids: NDArray[np.integer], state: Array) -> tuple[Array, Array]:
         """Return the logits after every token, `[batch, time, vocab_size]`, and the next state."""
@@ -122,7 +122,7 @@ class OnnxEngine:
 
         Args:
             token_ids: `[batch]`, the last token of each row, not read yet.
-            state: `[num_layers, batch, hidden_size]`, before that token.
+            state: `[num_layers, batch, state_size]`, before that token.
             uniforms: `[steps, batch]` in `[0, 1)`; a token is drawn from each.
             settings: How to draw.
 
@@ -172,7 +172,7 @@ class OnnxEngine:
         session = self._session(predictions, partial(reading_graph, self._weights, predictions))
         ids = token_ids.T.astype(np.int64)
         state = np.ascontiguousarray(state, np.float32)
-        length = max(1, CHUNK_VALUES // (ids.shape[1] * 3 * state.shape[-1]))
+        length = max(1, CHUNK_VALUES // (ids.shape[1] * sum(self._weights.widths(0))))
         for start in range(0, len(ids), length):
             inputs = {"token_ids": ids[start : start + length], "state": state}
             logits, state = session.run(None, inputs)
@@ -185,11 +185,12 @@ class OnnxEngine:
         return self._sessions[key]
 
 
-def written_states(engine: Engine) -> Array:
-    """Return states that a model comes through while it writes.
+def written_states(engine: Engine, hidden_size: int) -> Array:
+    """Return the states `h` that a model comes through while it writes.
 
     Args:
         engine: The model.
+        hidden_size: Units of each layer; what a state holds behind them is left out.
 
     Returns:
         `[num_layers, n, hidden_size]`, `n` = 3584; equal weights, equal states.
@@ -201,7 +202,7 @@ def written_states(engine: Engine) -> Array:
     for uniforms in random.random((CALIBRATION_STEPS, CALIBRATION_ROWS)):
         logits, state = engine.decode_step(token_ids, state)
         token_ids = pick(logits, uniforms)
-        states.append(state)
+        states.append(state[..., :hidden_size])
     return np.concatenate(states[CALIBRATION_WARMUP:], axis=1)
 
 
@@ -211,16 +212,33 @@ def _quantizer(
     """Return what gives the matrix of a layer the form of `precision`."""
     if precision == "float32":
         return lambda matrix, _: matrix
+    if precision not in ("int8", "int4"):
+        raise ConfigError(
+            f"`precision` must be one of float32, int8, int4. Received: {precision}. "
+            "Pass --precision."
+        )
+    _require_plain(weights, precision)
     if precision == "int8":
         return lambda matrix, _: quantize_int8(matrix)
-    if precision == "int4":
-        states = written_states(OnnxEngine(weights, "int8"))
-        return lambda matrix, layer: quantize_int4(
-            matrix, states[layer].T @ states[layer] / len(states[layer])
-        )
-    raise ConfigError(
-        f"`precision` must be one of float32, int8, int4. Received: {precision}. Pass --precision."
+    states = written_states(OnnxEngine(weights, "int8"), weights.hidden_size)
+    return lambda matrix, layer: quantize_int4(
+        matrix, states[layer].T @ states[layer] / len(states[layer])
     )
+
+
+def _require_plain(weights: ModelWeights, precision: WeightsPrecision) -> None:
+    """Refuse weights in 8 or 4 bits whose matrices are multiplied with more than states."""
+    parts = {
+        "an output gate": any(layer.output_gate is not None for layer in weights.layers),
+        "residual sums": weights.residual,
+        "layer norms": any(layer.norm is not None for layer in weights.layers),
+    }
+    found = " and ".join(part for part, present in parts.items() if present)
+    if found:
+        raise ConfigError(
+            f"`weights` must be float32 for a model with {found}, whose layers read more than "
+            f"states in [-1, 1]. Received: {precision}. Pass --weights float32."
+        )
 
 
 def _loop_inputs(

@@ -1,64 +1,57 @@
 """A model as ONNX graphs: one that reads tokens, one that writes them.
 
-This module knows operators. It does NOT know sessions, threads, or text.
+This module knows how layers and the loop stand together; what a layer computes stands in
+`onnx_cells`, how a token is drawn in `onnx_drawing`. It does NOT know sessions, threads, or text.
 
-The writing graph holds the whole loop, sampling included, as one `Scan`, and a layer costs it
-one product a token: all that a layer's state `h` is multiplied with stands side by side,
+The writing graph holds the whole loop, sampling included, as one `Scan`. In a plain model a
+layer costs it one product a token: all that a layer's state `h` is multiplied with stands side
+by side,
 
     h @ [U | K] + [c | b]    U, c: its own recurrent kernel and bias
                              K, b: the kernel and bias of the next layer, or of the head
 
-The right part is used for this token, the left part carried to the next. The first layer's
-input product is a row of the table `embedding @ kernel + bias`.
+The right part is used for this token, the left part carried to the next. Where an output gate,
+a sum or a norm makes the next layer read something else than `h`, these are two products. The
+first layer's input product is a row of the table `embedding @ kernel + bias`.
 
 A node costs 0.3 µs, so at 256 units nodes are half of a token's time: few are worth more than
 cheap ones.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import count
-from typing import Any, Literal
+from itertools import chain
+from typing import Any, Literal, Protocol
 
 import numpy as np
-from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import GraphProto, TensorProto, ValueInfoProto, helper
 
-from textgen.generation.quantization import (
-    STATE_SCALE,
-    STATE_ZERO,
-    Array,
-    Int4Matrix,
-    Int8Matrix,
-    Matrix,
-    columns,
+from textgen.generation.numpy_layers import normalise
+from textgen.generation.onnx_blocks import (
+    DOUBLE,
+    FLOAT,
+    INT64,
+    MICROSOFT,
+    Affine,
+    Block,
+    Constants,
+    affine,
+    info,
 )
-from textgen.models.weights import ModelWeights
+from textgen.generation.onnx_cells import (
+    input_matrix,
+    layer_step,
+    part_widths,
+    recurrent_matrix,
+    state_widths,
+)
+from textgen.generation.onnx_drawing import Draw, draw_token
+from textgen.generation.quantization import Array, Matrix, columns
+from textgen.models.weights import NORM_EPSILON, LayerWeights, ModelWeights, NormWeights
 
 OPSET, IR_VERSION = 21, 10
-MICROSOFT = "com.microsoft"
-# MatMulNBits then reads a state in 8 bits, a scale a block; without it in float32, slower.
-ACCURACY_LEVEL = 4
-
-FLOAT, DOUBLE, INT64 = TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT64
 
 Predictions = Literal["all", "last"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Draw:
-    """What stands between the logits and a token: which inputs the writing graph has.
-
-    Attributes:
-        greedy: The most probable token is taken; there are no uniforms and no temperature.
-        top_k: There is an input `top_k`.
-        top_p: There is an input `top_p`, and without `top_k` an input `least_share`.
-        min_p: There is an input `log_min_p`.
-    """
-
-    greedy: bool = False
-    top_k: bool = False
-    top_p: bool = False
-    min_p: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,31 +60,37 @@ class GraphWeights:
 
     Attributes:
         model: The weights as they were trained.
-        table: float32 `[vocab_size, 3 * hidden_size]`, the first layer's input product of
-            each token; None: it is computed for the tokens that come.
-        products: `[U | K]` of each layer.
+        embedding: float32 `[vocab_size, embedding_dim]`, normalised if the first layer does so.
+        table: float32 `[vocab_size, width]`, the first layer's input product of each token;
+            None: it is computed for the tokens that come.
+        products: `[U | K]` of each layer, output gates included.
         biases: `[c | b]` of each layer, float32.
     """
 
     model: ModelWeights
+    embedding: Array
     table: Array | None
     products: tuple[Matrix, ...]
     biases: tuple[Array, ...]
 
-    @property
-    def recurrent(self) -> slice:
-        """Columns of a product that belong to the layer itself."""
-        return slice(0, 3 * self.model.hidden_size)
+    def widths(self, index: int) -> list[int]:
+        """Return the widths of the parts of a layer's products; past the last: the head's."""
+        if index == self.model.num_layers:
+            return [self.model.vocab_size]
+        return part_widths(self.model.layers[index])
 
-    @property
-    def onward(self) -> slice:
-        """Columns of a product that belong to the next layer, or to the head."""
-        return slice(3 * self.model.hidden_size, None)
+    def recurrent(self, index: int) -> slice:
+        """Return the columns of a product that belong to the layer itself."""
+        return slice(0, sum(self.widths(index)))
 
-    @property
-    def gates(self) -> list[int]:
-        """Widths of the update and reset gates together, and of the candidate."""
-        return [2 * self.model.hidden_size, self.model.hidden_size]
+    def onward(self, index: int) -> slice:
+        """Return the columns of a product that belong to the next layer, or to the head."""
+        return slice(sum(self.widths(index)), None)
+
+    def norm_above(self, index: int) -> NormWeights | None:
+        """Return the norm through which the next layer reads, if there is one."""
+        above = self.model.layers[index + 1 : index + 2]
+        return above[0].norm if above else None
 
 
 def prepare_weights(
@@ -108,21 +107,21 @@ def prepare_weights(
     Returns:
         The arrays.
     """
-    first = model.gru[0]
-    kernels = [*(layer.kernel for layer in model.gru[1:]), model.dense_kernel]
-    biases = [*(layer.bias[0] for layer in model.gru[1:]), model.dense_bias]
-    tabulate = 2 * model.embedding.size * first.bias.shape[1] <= table_flops
+    first, *others = model.layers
+    embedding = model.embedding if first.norm is None else normalise(first.norm, model.embedding)
+    kernel, bias = input_matrix(first)
+    tabulate = 2 * embedding.size * len(bias) <= table_flops
+    onward = [*map(input_matrix, others), (model.dense_kernel, model.dense_bias)]
+    both = list(zip(map(recurrent_matrix, model.layers), onward, strict=True))
     return GraphWeights(
         model=model,
-        table=model.embedding @ first.kernel + first.bias[0] if tabulate else None,
+        embedding=embedding,
+        table=embedding @ kernel + bias if tabulate else None,
         products=tuple(
-            quantize(np.hstack([layer.recurrent_kernel, kernel]), index)
-            for index, (layer, kernel) in enumerate(zip(model.gru, kernels, strict=True))
+            quantize(np.hstack([own, above]), index)
+            for index, ((own, _), (above, _)) in enumerate(both)
         ),
-        biases=tuple(
-            np.concatenate([layer.bias[1], bias])
-            for layer, bias in zip(model.gru, biases, strict=True)
-        ),
+        biases=tuple(np.concatenate([own, above]) for (_, own), (_, above) in both),
     )
 
 
@@ -135,26 +134,28 @@ def reading_graph(weights: GraphWeights, predictions: Predictions) -> bytes:
 
     Returns:
         A serialised model. Inputs: `token_ids` int64 `[time, batch]`, `state` float32
-        `[num_layers, batch, hidden_size]`. Outputs: `logits` float32 `[time, batch,
+        `[num_layers, batch, state_size]`. Outputs: `logits` float32 `[time, batch,
         vocab_size]` or `[batch, vocab_size]`, and `next_state`.
     """
-    graph = _Block(_Constants())
+    graph = Block(Constants())
     states = _unstack(graph, weights)
     inputs = _join(graph, _first_inputs(graph.constants, weights)(graph, "token_ids"))
-    next_states = []
-    for index, h in enumerate(states):
-        next_h, outputs = _read_layer(graph, weights, index, h, inputs)
-        next_states.append(next_h)
-        only_last = predictions == "last" and len(next_states) == len(states)
-        inputs = _onward(graph, weights, index)(graph, next_h if only_last else outputs)
+    next_states, x = [], ""
+    for index, state in enumerate(states):
+        next_state, outputs = _read_layer(graph, weights, index, state, inputs)
+        next_states.append(next_state)
+        x = _pass_on(graph, weights, index, outputs, x)
+        if predictions == "last" and len(next_states) == len(states):
+            x = _last_step(graph, weights, next_state, x)
+        inputs = _onward(graph, weights, index, _onward_bias(graph, weights, index))(graph, x)
     graph.op("Identity", inputs, names=["logits"])
     _stack(graph, next_states)
     time = ["time"] if predictions == "all" else []
     return _serialise(
         graph,
-        [_info("token_ids", INT64, "time", "batch"), _state_info("state", weights)],
+        [info("token_ids", INT64, "time", "batch"), _state_info("state", weights)],
         [
-            _info("logits", FLOAT, *time, "batch", weights.model.vocab_size),
+            info("logits", FLOAT, *time, "batch", weights.model.vocab_size),
             _state_info("next_state", weights),
         ],
     )
@@ -169,330 +170,254 @@ def writing_graph(weights: GraphWeights, draw: Draw) -> bytes:
 
     Returns:
         A serialised model. Inputs: `token_ids` int64 `[batch]`, `state` float32
-        `[num_layers, batch, hidden_size]`, `bias` float32 `[vocab_size]`, `uniforms` float64
+        `[num_layers, batch, state_size]`, `bias` float32 `[vocab_size]`, `uniforms` float64
         `[steps, batch, 1]`, `temperature` float32 `[]`, `top_k` int64 `[1]`, `top_p`,
         `least_share` (of the mass, which no token that top-p keeps falls below) and
         `log_min_p` float64 `[]`. A greedy graph takes `uniforms` for their number alone.
         Outputs: `written` int32 `[steps, batch]`, `next_state`.
     """
-    graph = _Block(_Constants())
+    graph = Block(Constants())
     step = _Step(graph, weights, draw)
     states = _unstack(graph, weights)
-    carried = [part for index, h in enumerate(states) for part in step.product(graph, index, h)[:2]]
-    finals = graph.constants.names(1 + 3 * len(states))
+    carried = _flat(
+        products.recurrent(graph, state[0])
+        for products, state in zip(step.products, states, strict=True)
+    )
+    finals = graph.constants.names(1 + len(_flat(states)) + len(carried))
     graph.op(
         "Scan",
         "token_ids",
-        *states,
+        *_flat(states),
         *carried,
         "uniforms",
         names=[*finals, "written"],
         body=step.body(),
         num_scan_inputs=1,
     )
-    _stack(graph, finals[1 : 1 + len(states)])
+    rest = iter(finals[1:])
+    _stack(graph, [[next(rest) for _ in state] for state in states])
     return _serialise(
         graph,
         _writing_inputs(weights, draw),
-        [_info("written", TensorProto.INT32, "steps", "batch"), _state_info("next_state", weights)],
+        [info("written", TensorProto.INT32, "steps", "batch"), _state_info("next_state", weights)],
     )
 
 
-class _Constants:
-    """A model's constants, seen by its graph and by the loops in it, and names for values."""
+class _Products(Protocol):
+    """The products of a layer's state and of what the layer passes on."""
 
-    def __init__(self) -> None:
-        self.tensors: list[TensorProto] = []
-        self._numbers = count()
+    def recurrent(self, block: Block, h: str) -> list[str]:
+        """Return the parts of the recurrent product of `h`."""
 
-    def names(self, number: int) -> list[str]:
-        return [f"v{next(self._numbers)}" for _ in range(number)]
-
-    def add(self, value: Any, dtype: type | None = None) -> str:
-        (name,) = self.names(1)
-        self.tensors.append(numpy_helper.from_array(np.array(value, dtype, order="C"), name))
-        return name
+    def both(self, block: Block, h: str, x: str) -> tuple[list[str], list[str]]:
+        """Return those, and the parts of the product of `x` for the next layer or the head."""
 
 
-class _Block:
-    """Nodes in the order in which they run: a graph's, or a loop body's."""
+class _FusedProducts:
+    """One product for both, in a plain model, where `x` is `h`."""
 
-    def __init__(self, constants: _Constants) -> None:
-        self.constants = constants
-        self.nodes: list[NodeProto] = []
+    def __init__(self, graph: Block, weights: GraphWeights, index: int) -> None:
+        self._own, self._next = weights.widths(index), weights.widths(index + 1)
+        own = graph.constants.add(weights.biases[index][weights.recurrent(index)])
+        bias = _join(graph, [own, _writing_bias(graph, weights, index)])
+        self._product = affine(graph.constants, weights.products[index], bias)
 
-    def op(
-        self, kind: str, *inputs: str, names: list[str] | None = None, domain: str = "", **also: Any
-    ) -> str:
-        """Append a node and return the name of its first value."""
-        names = names or self.constants.names(1)
-        self.nodes.append(helper.make_node(kind, inputs, names, domain=domain, **also))
-        return names[0]
+    def recurrent(self, block: Block, h: str) -> list[str]:
+        return self.both(block, h, h)[0]
 
-    def split(self, value: str, widths: Sequence[int]) -> list[str]:
-        names = self.constants.names(len(widths))
-        self.op("Split", value, self.constants.add(widths, np.int64), names=names, axis=-1)
-        return names
+    def both(self, block: Block, h: str, x: str) -> tuple[list[str], list[str]]:
+        del x  # It is h.
+        parts = block.split(self._product(block, h), [*self._own, *self._next])
+        return parts[: len(self._own)], parts[len(self._own) :]
 
 
-# `x @ matrix + bias` as nodes of a block; the constants are the model's, added once.
-_Affine = Callable[[_Block, str], str]
+class _SeparateProducts:
+    """Two products, where `x` is not `h`."""
+
+    def __init__(self, graph: Block, weights: GraphWeights, index: int) -> None:
+        self._own, self._next = weights.widths(index), weights.widths(index + 1)
+        self._recurrent = _recurrent(graph, weights, index)
+        self._onward = _onward(graph, weights, index, _writing_bias(graph, weights, index))
+
+    def recurrent(self, block: Block, h: str) -> list[str]:
+        return block.split(self._recurrent(block, h), self._own)
+
+    def both(self, block: Block, h: str, x: str) -> tuple[list[str], list[str]]:
+        onward = block.split(self._onward(block, x), self._next)
+        return self.recurrent(block, h), onward
 
 
 class _Step:
     """One token of the writing graph: read it, draw the next."""
 
-    def __init__(self, graph: _Block, weights: GraphWeights, draw: Draw) -> None:
+    def __init__(self, graph: Block, weights: GraphWeights, draw: Draw) -> None:
         self._constants, self._weights, self._draw = graph.constants, weights, draw
         self._first = _first_inputs(graph.constants, weights)
-        self._products = [
-            _affine(graph.constants, matrix, bias)
-            for matrix, bias in zip(weights.products, _biases(graph, weights), strict=True)
-        ]
-
-    def product(self, block: _Block, index: int, h: str) -> list[str]:
-        """Return the carried parts of a layer's product, and the parts used for this token."""
-        gates = self._weights.gates
-        last = index + 1 == len(self._products)
-        onward = [self._weights.model.vocab_size] if last else gates
-        return block.split(self._products[index](block, h), [*gates, *onward])
+        kind = _FusedProducts if weights.model.is_plain else _SeparateProducts
+        layers = range(weights.model.num_layers)
+        self.products: list[_Products] = [kind(graph, weights, index) for index in layers]
 
     def body(self) -> GraphProto:
         """Return the loop's body: token, states and carried parts in and out, a uniform in."""
-        token, uniform, *states = self._constants.names(2 + len(self._products))
-        carried = self._constants.names(2 * len(states))
-        block = _Block(self._constants)
-        onward = self._first(block, token)
+        weights, layers = self._weights, self._weights.model.layers
+        token, uniform = self._constants.names(2)
+        states = [self._constants.names(len(state_widths(layer))) for layer in layers]
+        carried = [self._constants.names(len(part_widths(layer))) for layer in layers]
+        block = Block(self._constants)
+        onward, x = self._first(block, token), ""
         next_states, next_carried = [], []
-        for index, h in enumerate(states):
-            recurrent = carried[2 * index : 2 * index + 2]
-            next_states.append(_gru_step(block, self._weights, onward, recurrent, h))
-            parts = self.product(block, index, next_states[index])
-            next_carried += parts[:2]
-            onward = parts[2:]
-        next_token = _draw_token(block, onward[0], uniform, self._draw)
+        for index, layer in enumerate(layers):
+            passed, state = layer_step(block, layer, onward, carried[index], states[index])
+            x = _pass_on(block, weights, index, passed, x)
+            recurrent, onward = self.products[index].both(block, state[0], x)
+            next_states.append(state)
+            next_carried.append(recurrent)
+        next_token = draw_token(block, onward[0], uniform, self._draw)
         written = block.op("Cast", next_token, to=TensorProto.INT32)
-        inputs = [*self._infos(token, states, carried), _info(uniform, DOUBLE, "batch", 1)]
+        inputs = [*self._infos(token, states, carried), info(uniform, DOUBLE, "batch", 1)]
         outputs = self._infos(next_token, next_states, next_carried)
-        outputs.append(_info(written, TensorProto.INT32, "batch"))
+        outputs.append(info(written, TensorProto.INT32, "batch"))
         return helper.make_graph(block.nodes, "step", inputs, outputs)
 
     def _infos(
-        self, token: str, states: Sequence[str], carried: Sequence[str]
+        self, token: str, states: Sequence[list[str]], carried: Sequence[list[str]]
     ) -> list[ValueInfoProto]:
-        widths = [self._weights.model.hidden_size] * len(states) + self._weights.gates * len(states)
-        values = zip([*states, *carried], widths, strict=True)
+        layers = self._weights.model.layers
+        widths = _flat([*map(state_widths, layers), *map(part_widths, layers)])
+        values = zip(_flat([*states, *carried]), widths, strict=True)
         return [
-            _info(token, INT64, "batch"),
-            *(_info(name, FLOAT, "batch", width) for name, width in values),
+            info(token, INT64, "batch"),
+            *(info(name, FLOAT, "batch", width) for name, width in values),
         ]
 
 
-def _draw_token(block: _Block, logits: str, uniform: str, draw: Draw) -> str:
-    """Draw as `sampling.pick` does, after the processors in their order."""
-    if draw.greedy:
-        return block.op("ArgMax", logits, axis=1, keepdims=0)
-    add = block.constants.add
-    logits = block.op("Div", logits, "temperature")
-    peak = block.op("ReduceMax", logits, add([1]), keepdims=1)
-    shifted = block.op("Cast", block.op("Sub", logits, peak), to=DOUBLE)
-    weights = block.op("Exp", shifted)
-    if draw.top_k or draw.top_p:
-        kept = _keep_sorted(block, logits, peak, weights, draw)
-        weights = block.op("Where", kept, weights, add(0.0))
-    if draw.min_p:
-        kept = block.op("GreaterOrEqual", shifted, "log_min_p")
-        weights = block.op("Where", kept, weights, add(0.0))
-    cumulative, total = _cumulate(block, weights)
-    passed = block.op("Greater", cumulative, block.op("Mul", uniform, total))
-    passed = block.op("Cast", passed, to=TensorProto.UINT8)
-    return block.op("ArgMax", passed, axis=1, keepdims=0)
-
-
-def _keep_sorted(block: _Block, logits: str, peak: str, weights: str, draw: Draw) -> str:
-    """Return which tokens top-k and top-p keep; of equals `TopK` puts the lower id first."""
-    add = block.constants.add
-    total = "" if draw.top_k else block.op("ReduceSum", weights, add([1]), keepdims=1)
-    k = "top_k" if draw.top_k else _count_candidates(block, weights, total)
-    values, ids = block.constants.names(2)
-    # Unsorted it takes 21 µs instead of 73 for 40 of 66 in 64 rows.
-    block.op("TopK", logits, k, names=[values, ids], axis=1, sorted=int(draw.top_p))
-    if draw.top_p:
-        kept = _keep_mass(block, block.op("Sub", values, peak), total)
-    else:
-        kept = block.op("GreaterOrEqual", ids, add(0))
-    false = numpy_helper.from_array(np.array([False]))
-    none = block.op("ConstantOfShape", block.op("Shape", logits), value=false)
-    return block.op("ScatterElements", none, ids, kept, axis=1)
-
-
-def _count_candidates(block: _Block, weights: str, total: str) -> str:
-    """Return how many tokens of a row top-p keeps at most, for sorting all takes far longer.
-
-    All tokens of less than `least_share` = (1 - top_p) / (2 vocab_size) have together less than
-    1 - top_p, so before each of them the mass has reached top_p.
-    """
-    add = block.constants.add
-    candidates = block.op("GreaterOrEqual", weights, block.op("Mul", "least_share", total))
-    counts = block.op("ReduceSum", block.op("Cast", candidates, to=INT64), add([1]))
-    return block.op("ReduceMax", counts, add([0]), keepdims=0)
-
-
-def _keep_mass(block: _Block, shifted: str, total: str) -> str:
-    """Return which of the sorted tokens have less than `top_p` of the mass before them.
-
-    `total` is the mass, where it is not that of the sorted tokens alone.
-    """
-    probs = block.op("Cast", block.op("Exp", shifted), to=DOUBLE)
-    mass, sorted_total = _cumulate(block, probs)
-    before = block.op("Sub", mass, probs)
-    return block.op("Less", before, block.op("Mul", "top_p", total or sorted_total))
-
-
-def _cumulate(block: _Block, values: str) -> tuple[str, str]:
-    """Return the sums of a row from its beginning, and the last of them."""
-    cumulative = block.op("CumSum", values, block.constants.add(1))
-    return cumulative, block.op("Gather", cumulative, block.constants.add([-1]), axis=1)
-
-
-def _gru_step(
-    block: _Block, weights: GraphWeights, inputs: Sequence[str], recurrent: Sequence[str], h: str
-) -> str:
-    """Return the next state; `inputs` and `recurrent` are gates and candidate, biases added."""
-    gates = block.op("Sigmoid", block.op("Add", inputs[0], recurrent[0]))
-    z, r = block.split(gates, [weights.model.hidden_size] * 2)
-    candidate = block.op("Tanh", block.op("Add", inputs[1], block.op("Mul", r, recurrent[1])))
-    return block.op("Add", candidate, block.op("Mul", z, block.op("Sub", h, candidate)))
-
-
-def _first_inputs(
-    constants: _Constants, weights: GraphWeights
-) -> Callable[[_Block, str], list[str]]:
-    """Return what turns token ids into the first layer's input product, in its two parts."""
+def _first_inputs(constants: Constants, weights: GraphWeights) -> Callable[[Block, str], list[str]]:
+    """Return what turns token ids into the first layer's input product, in its parts."""
+    widths = weights.widths(0)
     if weights.table is None:
-        embedding = constants.add(weights.model.embedding)
-        first = weights.model.gru[0]
-        project = _affine(constants, first.kernel, constants.add(first.bias[0]))
+        embedding = constants.add(weights.embedding)
+        kernel, bias = input_matrix(weights.model.layers[0])
+        project = affine(constants, kernel, constants.add(bias))
         return lambda block, ids: block.split(
-            project(block, block.op("Gather", embedding, ids)), weights.gates
+            project(block, block.op("Gather", embedding, ids)), widths
         )
     # Two tables cost less than one whose rows are cut in two.
-    tables = np.split(weights.table, weights.gates[:1], axis=1)
+    tables = np.split(weights.table, np.cumsum(widths)[:-1], axis=1)
     names = [constants.add(table) for table in tables]
     return lambda block, ids: [block.op("Gather", name, ids) for name in names]
 
 
-def _affine(constants: _Constants, matrix: Matrix, bias: str) -> _Affine:
-    """Return what multiplies with a matrix in its own form."""
-    if isinstance(matrix, Int8Matrix):
-        return _affine_int8(constants, matrix, bias)
-    if isinstance(matrix, Int4Matrix):
-        return _affine_int4(constants, matrix, bias)
-    name = constants.add(matrix)
-    return lambda block, x: block.op("Add", block.op("MatMul", x, name), bias)
+def _writing_bias(graph: Block, weights: GraphWeights, index: int) -> str:
+    """Return the bias of a layer's onward product; the input `bias` is added to the head's."""
+    bias = _onward_bias(graph, weights, index)
+    is_head = index + 1 == weights.model.num_layers
+    return graph.op("Add", bias, "bias") if is_head else bias
 
 
-def _affine_int8(constants: _Constants, matrix: Int8Matrix, bias: str) -> _Affine:
-    values, scales = constants.add(matrix.values), constants.add(matrix.scales)
-    scale, zero = constants.add(STATE_SCALE), constants.add(STATE_ZERO)
-
-    def affine(block: _Block, x: str) -> str:
-        levels = block.op("QuantizeLinear", x, scale, zero)
-        inputs = (levels, values, scale, scales, zero, "", bias)
-        return block.op("MatMulIntegerToFloat", *inputs, domain=MICROSOFT)
-
-    return affine
+def _onward_bias(graph: Block, weights: GraphWeights, index: int) -> str:
+    return graph.constants.add(weights.biases[index][weights.onward(index)])
 
 
-def _affine_int4(constants: _Constants, matrix: Int4Matrix, bias: str) -> _Affine:
-    packed, scales = constants.add(matrix.packed), constants.add(matrix.scales.reshape(-1))
-    attributes: dict[str, Any] = {
-        "K": matrix.rows,
-        "N": len(matrix.scales),
-        "bits": 4,
-        "block_size": matrix.block_size,
-        "accuracy_level": ACCURACY_LEVEL,
-    }
-    return lambda block, x: block.op(
-        "MatMulNBits", x, packed, scales, "", "", bias, domain=MICROSOFT, **attributes
+def _onward(graph: Block, weights: GraphWeights, index: int, bias: str) -> Affine:
+    """Return the product of what a layer passes on, for the next layer or for the head."""
+    matrix = columns(weights.products[index], weights.onward(index))
+    product, norm = affine(graph.constants, matrix, bias), weights.norm_above(index)
+    if norm is None:
+        return product
+    scale, offset = graph.constants.add(norm.scale), graph.constants.add(norm.offset)
+    return lambda block, x: product(
+        block, block.op("LayerNormalization", x, scale, offset, axis=-1, epsilon=NORM_EPSILON)
     )
 
 
-def _biases(graph: _Block, weights: GraphWeights) -> list[str]:
-    """Return the layers' biases, the head's with the input `bias` added."""
-    add = graph.constants.add
-    *others, last = weights.biases
-    head = graph.op("Add", add(last[weights.onward]), "bias")
-    joined = graph.op("Concat", add(last[weights.recurrent]), head, axis=0)
-    return [*(add(bias) for bias in others), joined]
+def _recurrent(graph: Block, weights: GraphWeights, index: int) -> Affine:
+    """Return the product of a layer's own state; a bias of zeros would cost a node."""
+    own = weights.recurrent(index)
+    bias = weights.biases[index][own]
+    matrix = columns(weights.products[index], own)
+    return affine(graph.constants, matrix, graph.constants.add(bias) if bias.any() else "")
 
 
 def _read_layer(
-    graph: _Block, weights: GraphWeights, index: int, h: str, inputs: str
-) -> tuple[str, str]:
-    """Return a layer's last state, and its states after each token."""
-    constants, size = graph.constants, weights.model.hidden_size
-    matrix = columns(weights.products[index], weights.recurrent)
-    recurrent = _affine(constants, matrix, constants.add(weights.biases[index][weights.recurrent]))
-    body = _Block(constants)
-    before, step_inputs, last, outputs = constants.names(4)
-    parts = body.split(step_inputs, weights.gates)
-    gates = body.split(recurrent(body, before), weights.gates)
-    after = _gru_step(body, weights, parts, gates, before)
-    output = body.op("Identity", after)
-    read = [_info(before, FLOAT, "batch", size), _info(step_inputs, FLOAT, "batch", 3 * size)]
-    give = [_info(name, FLOAT, "batch", size) for name in (after, output)]
+    graph: Block, weights: GraphWeights, index: int, state: list[str], inputs: str
+) -> tuple[list[str], str]:
+    """Return a layer's last state, and what it passes on after each token."""
+    constants, layer = graph.constants, weights.model.layers[index]
+    recurrent = _recurrent(graph, weights, index)
+    body, widths = Block(constants), part_widths(layer)
+    before, last = constants.names(len(state)), constants.names(len(state))
+    step_inputs, outputs = constants.names(2)
+    parts = body.split(step_inputs, widths)
+    own = body.split(recurrent(body, before[0]), widths)
+    output, after = layer_step(body, layer, parts, own, before)
+    # A name is given once.
+    output = body.op("Identity", output) if output in after else output
+    read = [*_state_parts(layer, before), info(step_inputs, FLOAT, "batch", sum(widths))]
+    give = [*_state_parts(layer, after), info(output, FLOAT, "batch", layer.hidden_size)]
     step = helper.make_graph(body.nodes, "layer", read, give)
-    graph.op("Scan", h, inputs, names=[last, outputs], body=step, num_scan_inputs=1)
+    graph.op("Scan", *state, inputs, names=[*last, outputs], body=step, num_scan_inputs=1)
     return last, outputs
 
 
-def _onward(graph: _Block, weights: GraphWeights, index: int) -> _Affine:
-    """Return the product of a layer's states for the next layer, or for the head."""
-    matrix = columns(weights.products[index], weights.onward)
-    bias = graph.constants.add(weights.biases[index][weights.onward])
-    return _affine(graph.constants, matrix, bias)
+def _state_parts(layer: LayerWeights, names: Sequence[str]) -> list[ValueInfoProto]:
+    widths = zip(names, state_widths(layer), strict=True)
+    return [info(name, FLOAT, "batch", width) for name, width in widths]
 
 
-def _join(graph: _Block, parts: Sequence[str]) -> str:
+def _pass_on(block: Block, weights: GraphWeights, index: int, outputs: str, x: str) -> str:
+    """Return what the next layer or the head reads, where the layer itself read `x`."""
+    return block.op("Add", outputs, x) if index and weights.model.residual else outputs
+
+
+def _last_step(graph: Block, weights: GraphWeights, state: list[str], x: str) -> str:
+    """Return the last of the steps in `x`, of a plain model its last `h`."""
+    if weights.model.is_plain:
+        return state[0]
+    return graph.op("Gather", x, graph.constants.add(-1), axis=0)
+
+
+def _join(graph: Block, parts: Sequence[str]) -> str:
     return graph.op("Concat", *parts, axis=-1)
 
 
-def _unstack(graph: _Block, weights: GraphWeights) -> list[str]:
-    layers = range(weights.model.num_layers)
-    return [graph.op("Gather", "state", graph.constants.add(index)) for index in layers]
+def _unstack(graph: Block, weights: GraphWeights) -> list[list[str]]:
+    return [
+        graph.split(graph.op("Gather", "state", graph.constants.add(index)), state_widths(layer))
+        for index, layer in enumerate(weights.model.layers)
+    ]
 
 
-def _stack(graph: _Block, states: Sequence[str]) -> None:
+def _stack(graph: Block, states: Sequence[list[str]]) -> None:
     axis = graph.constants.add([0])
-    rows = [graph.op("Unsqueeze", state, axis) for state in states]
+    joined = [state[0] if len(state) == 1 else _join(graph, state) for state in states]
+    rows = [graph.op("Unsqueeze", state, axis) for state in joined]
     graph.op("Concat", *rows, names=["next_state"], axis=0)
+
+
+def _flat(parts: Iterable[list[Any]]) -> list[Any]:
+    return list(chain.from_iterable(parts))
 
 
 def _writing_inputs(weights: GraphWeights, draw: Draw) -> list[ValueInfoProto]:
     return [
-        _info("token_ids", INT64, "batch"),
+        info("token_ids", INT64, "batch"),
         _state_info("state", weights),
-        _info("bias", FLOAT, weights.model.vocab_size),
-        _info("uniforms", DOUBLE, "steps", "batch", 1),
-        *([] if draw.greedy else [_info("temperature", FLOAT)]),
-        *([_info("top_k", INT64, 1)] if draw.top_k else []),
-        *([_info("top_p", DOUBLE)] if draw.top_p else []),
-        *([_info("least_share", DOUBLE)] if draw.top_p and not draw.top_k else []),
-        *([_info("log_min_p", DOUBLE)] if draw.min_p else []),
+        info("bias", FLOAT, weights.model.vocab_size),
+        info("uniforms", DOUBLE, "steps", "batch", 1),
+        *([] if draw.greedy else [info("temperature", FLOAT)]),
+        *([info("top_k", INT64, 1)] if draw.top_k else []),
+        *([info("top_p", DOUBLE)] if draw.top_p else []),
+        *([info("least_share", DOUBLE)] if draw.top_p and not draw.top_k else []),
+        *([info("log_min_p", DOUBLE)] if draw.min_p else []),
     ]
 
 
-def _info(name: str, kind: int, *shape: int | str) -> ValueInfoProto:
-    return helper.make_tensor_value_info(name, kind, shape)
-
-
 def _state_info(name: str, weights: GraphWeights) -> ValueInfoProto:
-    return _info(name, FLOAT, weights.model.num_layers, "batch", weights.model.hidden_size)
+    return info(name, FLOAT, weights.model.num_layers, "batch", weights.model.state_size)
 
 
 def _serialise(
-    graph: _Block, inputs: Sequence[ValueInfoProto], outputs: Sequence[ValueInfoProto]
+    graph: Block, inputs: Sequence[ValueInfoProto], outputs: Sequence[ValueInfoProto]
 ) -> bytes:
     proto = helper.make_graph(graph.nodes, "textgen", inputs, outputs, graph.constants.tensors)
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]

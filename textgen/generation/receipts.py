@@ -8,14 +8,33 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
-from textgen.config import SamplingConfig, UnknownPolicy, from_values
+from textgen.config import DynamicConfig, SamplingConfig, UnknownPolicy, from_values
 from textgen.errors import ConfigError
 from textgen.generation.engine import EngineName, WeightsPrecision
 from textgen.generation.requests import Request
 from textgen.storage import write_json_atomically
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _PACKAGES = ("numpy", "onnxruntime", "tensorflow")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adaptation:
+    """What a model learnt before it wrote.
+
+    Attributes:
+        text: What it was adapted to.
+        passes: How many times it read that.
+        settings: How it learnt.
+        unknown: What was done with unknown characters of `text`.
+        weights_sha256: Hash of the weights' values before.
+    """
+
+    text: str
+    passes: int
+    settings: DynamicConfig
+    unknown: UnknownPolicy
+    weights_sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +43,7 @@ class Receipt:
 
     Attributes:
         run: Where the model lay.
-        weights_sha256: Hash of the weights' values.
+        weights_sha256: Hash of the values of the run's weights, before any adaptation.
         tokenizer_sha256: The tokenizer's fingerprint.
         engine: Which implementation wrote.
         weights: The precision of the weights.
@@ -32,6 +51,7 @@ class Receipt:
         requests: What was asked.
         text_sha256: Of each text, in UTF-8.
         versions: Of this program, Python's packages and the like; told, not checked.
+        adaptations: What the model learnt before it wrote, first to last.
     """
 
     run: str
@@ -43,6 +63,7 @@ class Receipt:
     requests: tuple[Request, ...]
     text_sha256: tuple[str, ...]
     versions: dict[str, str]
+    adaptations: tuple[Adaptation, ...] = ()
 
     def write(self, path: Path) -> None:
         """Write the receipt as JSON, atomically."""
@@ -67,6 +88,9 @@ class Receipt:
                 raise ConfigError(f"{path} was written by a newer textgen: upgrade to replay it.")
             values["requests"] = tuple(_request(entry) for entry in values["requests"])
             values["text_sha256"] = tuple(values["text_sha256"])
+            values["adaptations"] = tuple(
+                from_values(Adaptation, entry) for entry in values.get("adaptations", ())
+            )
             if len(values["text_sha256"]) != len(values["requests"]):
                 raise ValueError("it has not one hash for each text")
             return cls(**values)

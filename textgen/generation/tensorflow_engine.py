@@ -32,20 +32,19 @@ class TensorFlowEngine:
         model = build_language_model(_model_config(weights), weights.vocab_size)
         model.set_model_weights(weights)
         token_ids = tf.TensorSpec([None, None], tf.int32)
-        state = tf.TensorSpec([weights.num_layers, None, weights.hidden_size], tf.float32)
+        state = tf.TensorSpec([weights.num_layers, None, weights.state_size], tf.float32)
 
         @tf.function(input_signature=(token_ids, state))
         def call(token_ids, state):
             return model(token_ids, state)
 
         self._call = call
-        self._state_shape = (weights.num_layers, weights.hidden_size)
+        self._weights = weights
         self.vocab_size = weights.vocab_size
 
     def initial_state(self, batch: int) -> Array:
-        """Return the state before any token: zeros, `[num_layers, batch, hidden_size]`."""
-        num_layers, hidden_size = self._state_shape
-        return np.zeros((num_layers, batch, hidden_size), np.float32)
+        """Return the state at the beginning of a text, `[num_layers, batch, state_size]`."""
+        return self._weights.initial_state(batch)
 
     def forward(self, token_ids: NDArray[np.integer], state: Array) -> tuple[Array, Array]:
         """Return the logits after every token, `[batch, time, vocab_size]`, and the next state."""
@@ -65,9 +64,16 @@ class TensorFlowEngine:
 
 
 def _model_config(weights: ModelWeights) -> ModelConfig:
+    """Return the settings of a model that has these weights and drops nothing."""
     return ModelConfig(
         embedding_dim=weights.embedding_dim,
         hidden_size=weights.hidden_size,
         num_layers=weights.num_layers,
+        cell=weights.cell,
+        output_gate=weights.layers[0].output_gate is not None,
+        # A single layer adds nothing, and the settings refuse to say that it would.
+        residual=weights.residual and weights.num_layers > 1,
+        layer_norm=weights.layers[-1].norm is not None,
+        first_state="zeros" if weights.first_state is None else "learnt",
         dropout=0.0,
     )

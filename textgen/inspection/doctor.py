@@ -1,4 +1,4 @@
-"""What this machine computes with: versions, libraries, devices, and which GRU kernel runs.
+"""What this machine computes with: versions, libraries, devices, and which kernel runs.
 
 It looks and measures and changes nothing. How its findings are shown is not its concern.
 """
@@ -100,13 +100,14 @@ def _instruction_sets() -> list[str]:
 
 
 def _layers(config: RunConfig) -> list[dict[str, str | None]]:
-    """Return the kernel of each GRU layer, and what to blame if a faster one would run."""
+    """Return the kernel of each recurrent layer, and what to blame if a faster one would run."""
     from textgen.models.kernels import choose_execution, why_no_gpu
 
-    asked, best = config.training, choose_execution()
+    asked, cell = config.training, config.model.cell
+    best = choose_execution(cell=cell)
     blames = []
     try:
-        execution = choose_execution(asked.gru_kernel, asked.precision)
+        execution = choose_execution(asked.gru_kernel, asked.precision, cell)
     except DeviceError as error:
         execution = best
         blames.append(f"what the run asks for cannot run here: {error}")
@@ -118,7 +119,7 @@ def _layers(config: RunConfig) -> list[dict[str, str | None]]:
         blames.append(f"cudnn: {why_no_gpu()}")
     return [
         {
-            "name": f"gru_{i}",
+            "name": f"{cell}_{i}",
             "kernel": execution.kernel,
             "kernel_reason": execution.kernel_reason,
             "precision": execution.precision,
@@ -139,7 +140,7 @@ def _measure(
     for kernel in ("cudnn", "fused", "reference"):
         for precision in ("float32", "bfloat16", "float16"):
             try:
-                execution = choose_execution(kernel, precision)
+                execution = choose_execution(kernel, precision, model.cell)
             except DeviceError:
                 continue
             rate = measure_tokens_per_second(model, vocab_size, training, execution)

@@ -1,6 +1,6 @@
-"""Which implementation of the GRU runs and in which precision, decided once, with reasons.
+"""Which kernel computes the recurrent layers, in which precision, decided once, with reasons.
 
-`cudnn` is NVIDIA's kernel, `fused` is ours for CPUs (`fused_gru`), `reference` a plain
+`cudnn` is NVIDIA's, `fused` is ours for CPUs (`fused_recurrence`), `reference` a plain
 loop. All compute the same function of the same weights, so a checkpoint moves freely
 between them. What was asked for and cannot run is an error that names what is missing;
 nothing falls back in silence.
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from textgen.config import GruKernel, Precision
+from textgen.config import Cell, GruKernel, Precision
 from textgen.errors import DeviceError
 from textgen.machine import core_count
 
@@ -53,13 +53,16 @@ class Execution:
         return [whole + (i < rest) for i in range(shards)]
 
 
-def choose_execution(kernel: GruKernel = "auto", precision: Precision = "auto") -> Execution:
+def choose_execution(
+    kernel: GruKernel = "auto", precision: Precision = "auto", cell: Cell = "gru"
+) -> Execution:
     """Decide how a model is computed on this machine.
 
     Args:
         kernel: What was asked for; `"auto"`: cuDNN on a GPU, else the fused kernel.
         precision: What was asked for; `"auto"`: bfloat16 where a CPU has a unit for it
             and the fused kernel runs, else float32.
+        cell: Of the recurrent layers; cuDNN has no kernel for the plain one.
 
     Returns:
         The decision with its reasons.
@@ -67,7 +70,7 @@ def choose_execution(kernel: GruKernel = "auto", precision: Precision = "auto") 
     Raises:
         DeviceError: What was asked for cannot run here; the message names what is missing.
     """
-    name, kernel_reason = _kernel(kernel)
+    name, kernel_reason = _kernel(kernel, cell)
     dtype, precision_reason = _precision(precision, name)
     shards = core_count() if name == "fused" and not gpu_names() else 1
     return Execution(
@@ -105,9 +108,10 @@ def limit_threads() -> bool:
     thread that is busy with the other shard. Does nothing where a GPU is visible.
 
     Returns:
-        False if TensorFlow had started its threads already, so that nothing could be set.
+        False if TensorFlow had started other threads already, so that nothing could be set.
     """
-    if tf.config.list_physical_devices("GPU"):
+    set_already = tf.config.threading.get_intra_op_parallelism_threads() == 1
+    if set_already or tf.config.list_physical_devices("GPU"):
         return True
     try:
         tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -117,8 +121,13 @@ def limit_threads() -> bool:
     return True
 
 
-def _kernel(asked: GruKernel) -> tuple[str, str]:
+def _kernel(asked: GruKernel, cell: Cell) -> tuple[str, str]:
     gpus = gpu_names()
+    if cell == "rnn" and asked == "cudnn":
+        raise DeviceError(
+            "`gru_kernel=cudnn` needs the cell gru or lstm: cuDNN has no kernel for the plain "
+            "cell. Received: rnn. Pass --gru-kernel fused."
+        )
     if asked == "cudnn" and not gpus:
         raise DeviceError(
             f"`gru_kernel=cudnn` needs a GPU that TensorFlow can use: {why_no_gpu()}. "
@@ -126,6 +135,8 @@ def _kernel(asked: GruKernel) -> tuple[str, str]:
         )
     if asked != "auto":
         return asked, "asked for"
+    if gpus and cell == "rnn":
+        return "fused", "cuDNN has no kernel for the plain cell"
     if gpus:
         return "cudnn", f"{len(gpus)} GPU(s) visible to TensorFlow"
     return "fused", f"no GPU: {why_no_gpu()}"

@@ -1,28 +1,46 @@
 """The Keras model: token ids and a state in, logits and the next state out.
 
-Embedding, `num_layers` GRU layers with locked dropout behind each, Dense to
-logits. It does not know what a token means, where windows come from, or how its
-weights are trained and stored.
+Embedding, `num_layers` blocks of a recurrent layer each, Dense to logits. It does not
+know what a token means, where windows come from, or how its weights are trained and
+stored.
 """
+
+from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from textgen.config import ModelConfig
-from textgen.models.gru import GRU
+from textgen.models.block import Block, locked
 from textgen.models.kernels import Execution, choose_execution
-from textgen.models.weights import GruWeights, ModelWeights
+from textgen.models.weights import ModelWeights
+
+
+class StepWeights(NamedTuple):
+    """The weights of one step after dropout: drawn once, shared by all parts of a batch.
+
+    Attributes:
+        embeddings: `[vocab_size, embedding_dim]`.
+        recurrent_kernels: One a block.
+    """
+
+    embeddings: tf.Tensor
+    recurrent_kernels: list[tf.Tensor]
 
 
 class LanguageModel(keras.Model):
-    """Embedding, GRU layers, Dense.
+    """Embedding, recurrent blocks, Dense.
 
     Args:
-        config: Sizes and dropout.
+        config: Sizes, parts and dropout.
         vocab_size: Number of token ids.
         seed: Seed of the initial weights and of dropout.
         execution: How it is computed.
+
+    Source: for the dropouts, Merity et al. 2017, "Regularizing and Optimizing LSTM Language
+    Models"; for tied weights, Press and Wolf 2017, "Using the Output Embedding to Improve
+    Language Models".
     """
 
     def __init__(self, config: ModelConfig, vocab_size: int, *, seed: int, execution: Execution):
@@ -36,36 +54,27 @@ class LanguageModel(keras.Model):
             embeddings_initializer=keras.initializers.RandomUniform(-0.05, 0.05, seed=seed),
             name="embedding",
         )
-        self.gru_layers = [
-            GRU(
-                config.hidden_size,
-                kernel=execution.kernel,
-                precision=execution.precision,
-                weight_drop=config.weight_drop,
-                seed=seed + 10 * (i + 1),
-                name=f"gru_{i}",
-            )
-            for i in range(config.num_layers)
-        ]
-        # one mask for all steps of a window, in the layout of either kernel
-        locked = (1, None, None) if execution.kernel == "fused" else (None, 1, None)
-        self.dropouts = [
-            keras.layers.Dropout(config.dropout, noise_shape=locked, seed=seed + 10 * (i + 1) + 5)
-            for i in range(config.num_layers)
-        ]
-        self.dense = keras.layers.Dense(
-            vocab_size,
-            kernel_initializer=keras.initializers.GlorotUniform(seed=seed + 1),
-            name="dense",
+        self.embedding_dropout = keras.layers.Dropout(
+            config.embedding_dropout, noise_shape=(None, 1), seed=seed + 6
         )
+        self.input_dropout = keras.layers.Dropout(
+            config.input_dropout, noise_shape=locked(execution), seed=seed + 7
+        )
+        self.blocks = [
+            Block(config, i, execution=execution, seed=seed + 10 * (i + 1))
+            for i in range(config.num_layers)
+        ]
+        self.dense = _Head(vocab_size, tied=config.tie_weights, seed=seed + 1)
         self._build_weights()
 
     def _build_weights(self) -> None:
         self.embedding.build((None, None))
-        sizes = [self.config.embedding_dim] + [self.config.hidden_size] * self.config.num_layers
-        for layer, size in zip(self.gru_layers, sizes, strict=False):
-            layer.build((None, None, size))
-        self.dense.build((None, None, self.config.hidden_size))
+        for block in self.blocks:
+            block.build()
+        self.dense.build(self.config.hidden_size)
+        if self.config.first_state == "learnt":
+            shape = (self.config.num_layers, self.config.state_size)
+            self.first_state = self.add_weight(shape=shape, initializer="zeros", name="first_state")
         self.built = True
 
     def call(
@@ -75,16 +84,16 @@ class LanguageModel(keras.Model):
 
         Args:
             token_ids: `[batch, time]` integers.
-            state: `[num_layers, batch, hidden_size]` float32.
+            state: `[num_layers, batch, state_size]` float32.
             training: Whether dropout acts, and products take the training precision.
 
         Returns:
             Logits `[batch, time, vocab_size]` and the next state, shaped as `state`.
         """
-        kernels = self.recurrent_kernels(training)
+        weights = self.step_weights(training)
 
         def predict(token_ids, state):
-            hidden, next_state = self.hidden_states(token_ids, state, kernels, training)
+            hidden, next_state = self.hidden_states(token_ids, state, weights, training)
             return self._logits(hidden, training), next_state
 
         return self._in_shards(predict, [token_ids], state)
@@ -97,79 +106,106 @@ class LanguageModel(keras.Model):
         Args:
             token_ids: `[batch, time]` integers.
             targets: `[batch, time]` integers, the token after each.
-            state: `[num_layers, batch, hidden_size]` float32.
+            state: `[num_layers, batch, state_size]` float32.
             training: Whether dropout acts, and products take the training precision.
 
         Returns:
             The cross-entropies in nats, `[batch, time]`, and the next state.
         """
-        kernels = self.recurrent_kernels(training)
+        weights = self.step_weights(training)
 
         def lose(token_ids, targets, state):
-            hidden, next_state = self.hidden_states(token_ids, state, kernels, training)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
-                labels=targets, logits=self._logits(hidden, training)
-            )
-            return losses, next_state
+            hidden, next_state = self.hidden_states(token_ids, state, weights, training)
+            return self._cross_entropies(hidden, targets, training), next_state
 
         return self._in_shards(lose, [token_ids, targets], state)
 
-    def recurrent_kernels(self, training=False):
-        """Return the recurrent kernels of this step; all parts of a batch share them."""
-        return [layer.recurrent_kernel(training) for layer in self.gru_layers]
+    def losses_and_penalties(
+        self, token_ids: tf.Tensor, targets: tf.Tensor, state: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Measure, in training, how well each target was predicted and how large the states are.
 
-    def hidden_states(self, token_ids, state, kernels, training=False):
+        Args:
+            token_ids: `[batch, time]` integers.
+            targets: `[batch, time]` integers, the token after each.
+            state: `[num_layers, batch, state_size]` float32.
+
+        Returns:
+            The cross-entropies in nats, `[batch, time]`; a row's mean squares of what the Dense
+            layer reads, and of its change from token to token, `[batch, 2]`; the next state.
+
+        Source: Merity et al. 2017, "Revisiting Activation Regularization for Language RNNs".
+        """
+        weights = self.step_weights(training=True)
+
+        def lose(token_ids, targets, state):
+            hidden, next_state = self.hidden_states(token_ids, state, weights, training=True)
+            penalties = _mean_squares(tf.cast(hidden, tf.float32))
+            return self._cross_entropies(hidden, targets, training=True), penalties, next_state
+
+        return self._in_shards(lose, [token_ids, targets], state)
+
+    def step_weights(self, training: bool = False) -> StepWeights:
+        """Return the weights that dropout acts on, drawn for one step."""
+        embeddings = tf.convert_to_tensor(self.embedding.embeddings)
+        return StepWeights(
+            self.embedding_dropout(embeddings, training=training),
+            [block.recurrent.recurrent_kernel(training) for block in self.blocks],
+        )
+
+    def hidden_states(self, token_ids, state, weights: StepWeights, training=False):
         """Return what the Dense layer reads, `[batch, time, hidden_size]`, and the next state.
 
-        The first comes in the dtype of the products, the state in float32. `kernels` are
-        the recurrent kernels, one a layer, from `recurrent_kernels`.
+        The first comes in the dtype of the products, the state in float32.
         """
+        hidden, embeddings = self._first_inputs(token_ids, weights.embeddings, training)
+        next_states: list[tf.Tensor] = []
+        for block, kernel, before in zip(
+            self.blocks, weights.recurrent_kernels, tf.unstack(state), strict=True
+        ):
+            hidden, after = block(
+                hidden,
+                before,
+                kernel,
+                embeddings=None if next_states else embeddings,
+                products=self._products(training),
+                training=training,
+            )
+            next_states.append(after)
         if self.execution.kernel == "fused":
-            return self._run_fused(token_ids, state, kernels, training)
-        next_states, hidden = [], self.embedding(token_ids)
-        for i, (layer, dropout) in enumerate(zip(self.gru_layers, self.dropouts, strict=True)):
-            hidden, last = layer(hidden, state[i], kernels[i])
-            next_states.append(last)
-            hidden = dropout(hidden, training=training)
+            hidden = tf.transpose(hidden, [2, 0, 1])
         return hidden, tf.stack(next_states)
 
-    def _run_fused(self, token_ids, state, kernels, training):
-        """Run all layers in the layout of the fused kernel, `[time, features, batch]`."""
-        products = self._products(training)
-        hidden, kernel = self._first_inputs(token_ids)
-        next_states = []
-        for i, (layer, dropout) in enumerate(zip(self.gru_layers, self.dropouts, strict=True)):
-            hidden, last = layer.run_fused(
-                hidden,
-                tf.transpose(state[i]),
-                layer.kernel if i else kernel,
-                kernels[i],
-                products,
-            )
-            next_states.append(tf.transpose(last))
-            hidden = dropout(hidden, training=training)
-        return tf.transpose(hidden, [2, 0, 1]), tf.stack(next_states)
-
-    def _first_inputs(self, token_ids):
-        """Return the first layer's inputs `[time, features, batch]`, and their kernel.
+    def _first_inputs(self, token_ids, embeddings, training):
+        """Return the first block's inputs, and the embeddings if these are one-hot columns.
 
         A vocabulary smaller than the embedding goes in as one-hot columns, with the
         product of embedding and kernel as the kernel: fewer operations, and both
         gradients come from products instead of scattered additions.
         """
-        kernel = self.gru_layers[0].kernel
-        embeddings = tf.convert_to_tensor(self.embedding.embeddings)
+        if self.execution.kernel != "fused":
+            return self.input_dropout(tf.gather(embeddings, token_ids), training=training), None
         time_major = tf.transpose(token_ids)
-        if self.vocab_size <= self.config.embedding_dim:
-            columns = tf.one_hot(time_major, self.vocab_size, axis=1, dtype=tf.int8)
-            return columns, tf.matmul(embeddings, kernel)
-        return tf.transpose(tf.gather(embeddings, time_major), [0, 2, 1]), kernel
+        masked = training and self.config.input_dropout > 0
+        if self.vocab_size <= self.config.embedding_dim and not masked:
+            return tf.one_hot(time_major, self.vocab_size, axis=1, dtype=tf.int8), embeddings
+        columns = tf.transpose(tf.gather(embeddings, time_major), [0, 2, 1])
+        return self.input_dropout(columns, training=training), None
+
+    def _cross_entropies(self, hidden, targets, training):
+        logits = self._logits(hidden, training)
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits)
 
     def _logits(self, hidden, training):
         products = self._products(training)
-        kernel = tf.cast(tf.convert_to_tensor(self.dense.kernel), products)
+        kernel = tf.cast(self._dense_kernel(), products)
         logits = tf.tensordot(tf.cast(hidden, products), kernel, 1)
         return tf.cast(logits, tf.float32) + self.dense.bias
+
+    def _dense_kernel(self) -> tf.Tensor:
+        if self.config.tie_weights:
+            return tf.transpose(tf.convert_to_tensor(self.embedding.embeddings))
+        return tf.convert_to_tensor(self.dense.kernel)
 
     def _products(self, training) -> tf.DType:
         return tf.as_dtype(self.execution.precision if training else "float32")
@@ -188,40 +224,68 @@ class LanguageModel(keras.Model):
             tf.split(state, sizes, axis=1),
             strict=True,
         )
-        results, states = zip(*(function(*part) for part in parts), strict=True)
-        return tf.concat(results, axis=0), tf.concat(states, axis=1)
+        *results, states = zip(*(function(*part) for part in parts), strict=True)
+        return *(tf.concat(result, axis=0) for result in results), tf.concat(states, axis=1)
 
     def initial_state(self, batch_size: int):
-        """Return the state at the beginning of a text, zeros `[num_layers, batch, hidden_size]`."""
-        return tf.zeros([self.config.num_layers, batch_size, self.config.hidden_size])
+        """Return the state at the beginning of a text, `[num_layers, batch, state_size]`."""
+        shape = [self.config.num_layers, batch_size, self.config.state_size]
+        if self.config.first_state == "zeros":
+            return tf.zeros(shape)
+        return tf.broadcast_to(tf.convert_to_tensor(self.first_state)[:, None], shape)
 
     def model_weights(self) -> ModelWeights:
         """Return a copy of the weights as NumPy arrays."""
+        learnt = self.config.first_state == "learnt"
         return ModelWeights(
             embedding=_array(self.embedding.embeddings),
-            gru=tuple(
-                GruWeights(
-                    kernel=_array(layer.gru.cell.kernel),
-                    recurrent_kernel=_array(layer.gru.cell.recurrent_kernel),
-                    bias=_array(layer.gru.cell.bias),
-                )
-                for layer in self.gru_layers
-            ),
-            dense_kernel=_array(self.dense.kernel),
+            layers=tuple(block.layer_weights() for block in self.blocks),
+            dense_kernel=_array(self._dense_kernel()),
             dense_bias=_array(self.dense.bias),
+            residual=self.config.residual,
+            first_state=_array(self.first_state) if learnt else None,
         )
 
     def set_model_weights(self, weights: ModelWeights) -> None:
-        """Take over `weights`; their shapes must be those of this model."""
+        """Take over `weights`; their shapes and parts must be those of this model."""
         self.embedding.set_weights([weights.embedding])
-        for layer, gru in zip(self.gru_layers, weights.gru, strict=True):
-            layer.gru.set_weights([gru.kernel, gru.recurrent_kernel, gru.bias])
-        self.dense.set_weights([weights.dense_kernel, weights.dense_bias])
+        for block, layer in zip(self.blocks, weights.layers, strict=True):
+            block.set_layer_weights(layer)
+        self.dense.bias.assign(weights.dense_bias)
+        if not self.config.tie_weights:
+            self.dense.kernel.assign(weights.dense_kernel)
+        if self.config.first_state == "learnt":
+            self.first_state.assign(weights.first_state)
 
 
-def _array(variable: keras.Variable) -> np.ndarray:
-    """Return a copy of a variable's value."""
-    return np.array(variable.numpy())
+class _Head(keras.layers.Layer):
+    """The weights of the Dense layer; tied, it has a bias of its own alone."""
+
+    def __init__(self, vocab_size: int, *, tied: bool, seed: int):
+        super().__init__(name="dense")
+        self.vocab_size, self.tied, self._seed = vocab_size, tied, seed
+
+    def build(self, inputs: int) -> None:
+        if not self.tied:
+            self.kernel = self.add_weight(
+                shape=(inputs, self.vocab_size),
+                initializer=keras.initializers.GlorotUniform(seed=self._seed),
+                name="kernel",
+            )
+        self.bias = self.add_weight(shape=(self.vocab_size,), initializer="zeros", name="bias")
+        self.built = True
+
+
+def _mean_squares(hidden):
+    """Return a row's mean squares of `hidden` and of its change along time, `[batch, 2]`."""
+    size = tf.cast(tf.reduce_prod(tf.shape(hidden)[1:]), hidden.dtype)
+    changes = hidden[:, 1:] - hidden[:, :-1]
+    return tf.stack([tf.reduce_sum(x * x, axis=[1, 2]) / size for x in (hidden, changes)], axis=1)
+
+
+def _array(value: keras.Variable | tf.Tensor) -> np.ndarray:
+    """Return a copy of a value."""
+    return np.array(value.numpy())
 
 
 def build_language_model(
@@ -234,7 +298,7 @@ def build_language_model(
     """Return a model with fresh weights.
 
     Args:
-        config: Sizes and dropout.
+        config: Sizes, parts and dropout.
         vocab_size: Number of token ids.
         seed: Seed of the initial weights and of dropout.
         execution: How it is computed; None: as is fastest on this machine.
@@ -242,4 +306,5 @@ def build_language_model(
     Returns:
         A built model.
     """
-    return LanguageModel(config, vocab_size, seed=seed, execution=execution or choose_execution())
+    execution = execution or choose_execution(cell=config.cell)
+    return LanguageModel(config, vocab_size, seed=seed, execution=execution)

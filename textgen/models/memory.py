@@ -2,20 +2,30 @@
 
 import psutil
 
-from textgen.config import ModelConfig
+from textgen.config import Cell, ModelConfig
 from textgen.errors import DeviceError
+from textgen.models.weights import GATES
 
 _WEIGHT_COPIES = 5  # weights, gradients, two moments of AdamW, and one in passing
-_BYTES_PER_UNIT = 72  # kept and made for the backward pass, a token and unit of a GRU layer
+# kept and made for the backward pass, a token and unit of a recurrent layer
+_BYTES_PER_UNIT: dict[Cell, int] = {"gru": 72, "lstm": 84, "rnn": 30}
 _BYTES_PER_LOGIT = 16  # logits, their gradient, and copies in the dtype of the products
 
 
 def num_parameters(config: ModelConfig, vocab_size: int) -> int:
-    """Return the number of weights of a model."""
-    gates = 3 * config.hidden_size
-    inputs = [config.embedding_dim] + [config.hidden_size] * (config.num_layers - 1)
-    recurrent = sum((size + config.hidden_size + 2) * gates for size in inputs)
-    return vocab_size * (config.embedding_dim + config.hidden_size + 1) + recurrent
+    """Return the number of weights that are trained; those that are tied count once."""
+    hidden, bias_rows = config.hidden_size, 2 if config.cell == "gru" else 1
+    columns = hidden * len(GATES[config.cell])
+    inputs = [config.embedding_dim] + [hidden] * (config.num_layers - 1)
+    recurrent = sum((size + hidden + bias_rows) * columns for size in inputs)
+    if config.output_gate:
+        recurrent += sum((size + hidden + 1) * hidden for size in inputs)
+    if config.layer_norm:
+        recurrent += 2 * sum(inputs[1:])
+    if config.first_state == "learnt":
+        recurrent += config.num_layers * config.state_size
+    dense = vocab_size * (1 if config.tie_weights else hidden + 1)
+    return vocab_size * config.embedding_dim + recurrent + dense
 
 
 def training_bytes(config: ModelConfig, vocab_size: int, tokens_per_step: int) -> int:
@@ -31,7 +41,7 @@ def training_bytes(config: ModelConfig, vocab_size: int, tokens_per_step: int) -
     """
     weights = 4 * _WEIGHT_COPIES * num_parameters(config, vocab_size)
     units = config.num_layers * config.hidden_size
-    kept = tokens_per_step * (_BYTES_PER_UNIT * units + _BYTES_PER_LOGIT * vocab_size)
+    kept = tokens_per_step * (_BYTES_PER_UNIT[config.cell] * units + _BYTES_PER_LOGIT * vocab_size)
     return weights + kept
 
 

@@ -1,4 +1,4 @@
-"""Lists of tensors, one a time step, that the loops of the fused GRU write and read."""
+"""Lists of tensors, one a time step, that the loops of the fused kernel write and read."""
 
 import tensorflow as tf
 

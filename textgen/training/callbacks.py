@@ -51,7 +51,7 @@ class FollowSchedule(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Count the steps."""
-        self.progress.step += self._steps
+        self.progress.count_steps(self._steps)
 
 
 class StopOnTime(keras.callbacks.Callback):
@@ -98,6 +98,37 @@ class StopOnPatience(keras.callbacks.Callback):
         """Stop if the best loss is too long ago."""
         if self.progress.validations_since_best >= self.patience:
             self.model.stop_training = True
+
+
+class EvaluateAverage(keras.callbacks.Callback):
+    """Puts the average of the weights in their place for a validation and for `KeepBest`.
+
+    What comes behind it in a validation's end finds the weights of training again, and so
+    does the next `fit`: Keras puts the average in for good when one ends.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self._own: list = []
+
+    def on_test_begin(self, logs=None):
+        """Put the average in."""
+        variables = self.model.language_model.trainable_variables
+        self._own = [variable.numpy() for variable in variables]
+        self.model.put_average_in()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Put the weights of training back."""
+        self._restore()
+
+    def on_train_end(self, logs=None):
+        """Put them back once more."""
+        self._restore()
+
+    def _restore(self):
+        variables = self.model.language_model.trainable_variables
+        for variable, value in zip(variables, self._own, strict=True):
+            variable.assign(value)
 
 
 class KeepBest(keras.callbacks.Callback):
@@ -262,6 +293,7 @@ def training_callbacks(
         FollowSchedule(config, interval, progress),
         RefuseNan(progress),
         KeepBest(run, tokenizer, progress),
+        *([] if config.average is None else [EvaluateAverage()]),
         LogMetrics(run, corpus, steps_per_epoch, progress),
         StopOnTime(progress),
     ]

@@ -18,7 +18,7 @@ from textgen.errors import RunError
 from textgen.storage import tensors_sha256, write_atomically
 from textgen.training.progress import Progress
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _SCALE = "loss_scale"
 
 
@@ -95,6 +95,11 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         ) from error
     if version > _SCHEMA_VERSION:
         raise RunError(f"{path} was written by a newer textgen: upgrade to resume it.")
+    if version < _SCHEMA_VERSION:
+        raise RunError(
+            f"{path} was written by an older textgen, whose checkpoints named the layers "
+            "differently. Its weights can be used as ever; to go on, train anew with --overwrite."
+        )
     if not whole:
         raise RunError(f"{path} is damaged: its hash is another. Restore it from a copy.")
     return tensors, metadata

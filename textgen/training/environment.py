@@ -1,4 +1,4 @@
-"""What a run ran on: versions, machine, and the GRU kernel with its reason."""
+"""What a run ran on: versions, machine, and the kernel with its reason."""
 
 import os
 import platform

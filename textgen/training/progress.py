@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-_KEPT = ("step", "best_loss", "best_step", "validations_since_best")
+_KEPT = ("step", "best_loss", "best_step", "validations_since_best", "starting_seconds")
 
 
 @dataclass
@@ -22,6 +22,8 @@ class Progress:
         best_step: The step it was measured at.
         validations_since_best: Validations since then.
         seconds_before: Training time of earlier sittings of this run.
+        starting_seconds: Time until the first step was done: what compiling takes is no
+            progress, and must not take the warm-up away.
     """
 
     total_steps: int
@@ -33,6 +35,7 @@ class Progress:
     best_step: int = 0
     validations_since_best: int = 0
     seconds_before: float = 0.0
+    starting_seconds: float = 0.0
     _started: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -51,9 +54,25 @@ class Progress:
     def fraction_at(self, step: int) -> float:
         """Return how much of the run would be done if `step` steps were, at this time."""
         done = step / self.total_steps
-        if self.max_seconds is not None:
-            done = max(done, self.seconds / self.max_seconds)
+        if self.max_seconds is not None and self.step > 0:
+            left = self.max_seconds - self.starting_seconds
+            spent = self.seconds - self.starting_seconds
+            done = max(done, spent / left if left > 0 else 1.0)
         return min(1.0, done)
+
+    @property
+    def seconds_left(self) -> float:
+        """How long the rest will take at the pace so far; 0 before the first step."""
+        done = self.fraction
+        if self.step == 0 or done == 0:
+            return 0.0
+        return (self.seconds - self.starting_seconds) * (1 - done) / done
+
+    def count_steps(self, steps: int) -> None:
+        """Take note of steps that are done."""
+        if self.step == 0:
+            self.starting_seconds = self.seconds
+        self.step += steps
 
     def record_validation(self, loss: float) -> bool:
         """Take note of a validation loss; return whether it is the best so far."""
@@ -72,6 +91,6 @@ class Progress:
     def restore(self, values: dict[str, Any]) -> None:
         """Take over what `to_dict` gave in an earlier sitting; the clock goes on from there."""
         for name in _KEPT:
-            setattr(self, name, values[name])
+            setattr(self, name, values.get(name, getattr(self, name)))
         self.seconds_before = values["seconds"]
         self._started = self.clock()

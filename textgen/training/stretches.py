@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from textgen.config import ModelConfig
 from textgen.corpora import LanePlan
 from textgen.models.kernels import Execution
+from textgen.models.weights import GATES
 
 # A call saves about a millisecond a step; it should stay short, since Ctrl-C waits for its end.
 _STEPS_PER_CALL = 10
@@ -70,6 +71,7 @@ def steps_per_call(model: ModelConfig, plan: LanePlan, execution: Execution) -> 
         Several on a GPU and for steps of less than ten billion operations (0.03 to 0.1 s on
         a CPU of two cores), else one.
     """
-    operations = 18 * model.hidden_size**2 * model.num_layers * plan.batch_size * plan.seq_len
+    weights = len(GATES[model.cell]) * model.hidden_size**2 * model.num_layers
+    operations = 6 * weights * plan.batch_size * plan.seq_len
     small = execution.kernel == "cudnn" or operations < _LARGE_STEP
     return _STEPS_PER_CALL if small else 1

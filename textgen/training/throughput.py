@@ -1,16 +1,22 @@
-"""How many tokens a second a model trains on this machine, by trying."""
+"""How many tokens a second a model trains on this machine, by trying; and sizes chosen by it."""
 
+import logging
 import statistics
 import time
+from dataclasses import replace
 
 import tensorflow as tf
 
-from textgen.config import ModelConfig, TrainingConfig
-from textgen.models.kernels import Execution
+from textgen.config import ModelConfig, RunConfig, TrainingConfig
+from textgen.corpora import split_text
+from textgen.models.kernels import Execution, choose_execution, limit_threads
 from textgen.models.language_model import build_language_model
+from textgen.sizing import CHOSEN, DEFAULT_MINUTES, REFERENCE, choose_settings
 from textgen.training.optimizer import make_optimizer
 
 _STEPS = 5
+_CHARACTERS_PER_SUBWORD = 3.0
+_log = logging.getLogger("textgen")
 
 
 def measure_tokens_per_second(
@@ -50,3 +56,45 @@ def measure_tokens_per_second(
         state.numpy()
         seconds.append(time.perf_counter() - begun)
     return tokens.shape.num_elements() / statistics.median(seconds)
+
+
+def size_to_fit(config: RunConfig, text: str) -> RunConfig:
+    """Return the settings of the preset `auto` for a text, a time and this machine.
+
+    A few training steps of a reference model are timed, some seconds in all.
+
+    Args:
+        config: Gives corpus, tokenizer, kernel, precision and `max_minutes` (3 if None).
+        text: The whole corpus.
+
+    Returns:
+        `config` with sizes, dropout, schedule and limits chosen.
+
+    Raises:
+        CorpusError: The text is too short to be split.
+        DeviceError: The kernel or the precision cannot be had here.
+    """
+    asked = config.training
+    limit_threads()
+    execution = choose_execution(asked.gru_kernel, asked.precision)
+    training_text, _ = split_text(text, config.corpus.validation_fraction)
+    characters = config.tokenizer.tokenizer == "char"
+    vocab_size = len(set(text)) if characters else config.tokenizer.vocab_size
+    tokens = len(training_text) / (1.0 if characters else _CHARACTERS_PER_SUBWORD)
+    rate = measure_tokens_per_second(REFERENCE.model, vocab_size, REFERENCE.training, execution)
+    chosen = choose_settings(
+        tokens=round(tokens),
+        vocab_size=vocab_size,
+        minutes=asked.max_minutes or DEFAULT_MINUTES,
+        tokens_per_second=rate,
+    )
+    _log.info(
+        "auto: %d units, dropout %.2f, %d lanes of %d tokens (%s tokens per second with 512 units)",
+        chosen.model.hidden_size,
+        chosen.model.dropout,
+        chosen.training.batch_size,
+        chosen.training.seq_len,
+        f"{rate:,.0f}",
+    )
+    found = {name: getattr(chosen.training, name) for name in CHOSEN}
+    return replace(config, model=chosen.model, training=replace(asked, **found))

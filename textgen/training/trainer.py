@@ -40,6 +40,17 @@ from textgen.training.stretches import FitStretch, fit_stretches, steps_per_call
 
 _log = logging.getLogger("textgen")
 
+# the position in the corpus and what a checkpoint holds depend on these
+_LASTING = (
+    "batch_size",
+    "seq_len",
+    "seq_len_jitter",
+    "seed",
+    "validate_every",
+    "average",
+    "state_reset",
+)
+
 
 def train(
     config: RunConfig,
@@ -79,7 +90,7 @@ def train(
     """
     run = unused_run(config.corpus.sources) if run_dir is None else RunDirectory(Path(run_dir))
     run.check_free(overwrite=overwrite)
-    execution = _choose_execution(config.training)
+    execution = _choose_execution(config)
     tokenizer, corpus = _prepare(config, text)
     plan = _plan(config.training, corpus)
     _require_memory(config.model, tokenizer, plan)
@@ -123,7 +134,7 @@ def resume(
     if training is not None:
         _refuse_changes(config.training, training)
         config = replace(config, training=training)
-    execution = _choose_execution(config.training)
+    execution = _choose_execution(config)
     tokenizer, corpus = run.read_tokenizer(), run.read_corpus()
     plan = _plan(config.training, corpus)
     session = _Session(run, config, tokenizer, corpus, plan, execution)
@@ -137,7 +148,7 @@ def resume(
 
 
 def _refuse_changes(old: TrainingConfig, new: TrainingConfig) -> None:
-    for name in ("batch_size", "seq_len", "seed", "validate_every"):
+    for name in _LASTING:
         if getattr(old, name) != getattr(new, name):
             raise ConfigError(
                 f"`{name}` cannot change within a run: it was {getattr(old, name)}. "
@@ -161,18 +172,21 @@ def _prepare(config: RunConfig, text: str | None) -> tuple[Tokenizer, TokenizedC
 
 
 def _plan(config: TrainingConfig, corpus: TokenizedCorpus) -> LanePlan:
-    plan = plan_lanes(len(corpus.train), config.batch_size, config.seq_len, config.seed)
+    plan = plan_lanes(
+        len(corpus.train), config.batch_size, config.seq_len, config.seed, config.seq_len_jitter
+    )
     if plan.batch_size < config.batch_size:
         _log.info("the corpus is short: %d lanes instead of %d", plan.batch_size, config.batch_size)
     return plan
 
 
-def _choose_execution(config: TrainingConfig) -> Execution:
+def _choose_execution(config: RunConfig) -> Execution:
     """Decide how to compute, and say so; the threads must be set before the first device is."""
-    if config.gru_kernel != "reference" and not limit_threads():
+    asked = config.training
+    if asked.gru_kernel != "reference" and not limit_threads():
         _log.info("TensorFlow had started its threads already: training may be slower")
-    execution = choose_execution(config.gru_kernel, config.precision)
-    _log.info("GRU kernel: %s (%s)", execution.kernel, execution.kernel_reason)
+    execution = choose_execution(asked.gru_kernel, asked.precision, config.model.cell)
+    _log.info("kernel: %s (%s)", execution.kernel, execution.kernel_reason)
     _log.info("precision: %s (%s)", execution.precision, execution.precision_reason)
     return execution
 
@@ -216,6 +230,7 @@ class _Session:
         )
         self.model = CarriedStateModel(
             language_model,
+            training,
             corpus,
             batch_size=plan.batch_size,
             validation_lanes=lanes,
@@ -297,5 +312,6 @@ class _Session:
         fingerprint = self.tokenizer.fingerprint()
         save_checkpoint(self.run.checkpoint_path, self.model, self.progress, fingerprint)
         if not self.run.weights_path.exists():
+            self.model.put_average_in()
             weights = self.model.language_model.model_weights()
             self.run.write_weights(weights, self.tokenizer)

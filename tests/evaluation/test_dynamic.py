@@ -1,0 +1,187 @@
+"""Dynamic evaluation, held to an exact pass and to a slow loop: what it learns, what it leaves."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import textgen
+from textgen.config import DynamicConfig, ModelConfig
+from textgen.errors import ConfigError, CorpusError, TrainingError
+from textgen.evaluation import adapt, dynamic_score
+from textgen.generation.reference import ReferenceEngine
+from textgen.storage import tensors_sha256
+
+VOCAB_SIZE, START_ID = 7, 2
+MODELS = {
+    "gru": ModelConfig(embedding_dim=5, hidden_size=12, dropout=0.5, weight_drop=0.5),
+    "lstm": ModelConfig(embedding_dim=12, hidden_size=12, cell="lstm", tie_weights=True),
+    "rnn": ModelConfig(embedding_dim=9, hidden_size=12, cell="rnn", input_dropout=0.4),
+    "with every part": ModelConfig(
+        embedding_dim=12,
+        hidden_size=12,
+        num_layers=2,
+        output_gate=True,
+        residual=True,
+        layer_norm=True,
+        first_state="learnt",
+    ),
+}
+# The letters are in the text of the tiny run, the words are not.
+TALE = "moose gnaw a lemon, owls dream.\n" * 120
+
+
+@pytest.fixture(params=MODELS)
+def config(request):
+    return MODELS[request.param]
+
+
+@pytest.fixture
+def weights(config):
+    return fresh_weights(config)
+
+
+def fresh_weights(config):
+    from textgen.models.language_model import build_language_model
+
+    weights = build_language_model(config, VOCAB_SIZE, seed=3).model_weights()
+    if weights.first_state is None:
+        return weights
+    return replace(weights, first_state=weights.first_state + np.float32(0.5))
+
+
+@pytest.fixture
+def token_ids():
+    return np.random.default_rng(0).integers(0, VOCAB_SIZE, 150).astype(np.int32) % 5
+
+
+def exact_nats(weights, token_ids):
+    """One pass, token by token, with the slow engine in float64."""
+    engine = ReferenceEngine(weights)
+    state, previous, total = engine.initial_state(1), START_ID, 0.0
+    for token_id in token_ids.tolist():
+        logits, state = engine.decode_step(np.array([previous]), state)
+        exact = [float(x) for x in logits[0]]
+        total += math.log(math.fsum(map(math.exp, exact))) - exact[token_id]
+        previous = token_id
+    return total
+
+
+def dynamic_nats(weights, config, token_ids, **settings):
+    settings = DynamicConfig(**{"segment": 32, **settings})
+    score = dynamic_score(weights, config, token_ids, START_ID, 1, 1, settings)
+    assert (score.tokens, score.characters, score.bytes) == (len(token_ids), 1, 1)
+    return score.total_nats
+
+
+@pytest.mark.parametrize("settings", [{"learning_rate": 0.0}, {"pull": 1.0}])
+def test_without_learning_it_is_one_exact_pass(config, weights, token_ids, settings):
+    found = dynamic_nats(weights, config, token_ids, **settings)
+    assert found == pytest.approx(exact_nats(weights, token_ids), rel=1e-5)
+
+
+@pytest.mark.parametrize("length", [1, 32])
+def test_what_is_not_learnt_yet_is_scored_by_the_trained_weights(length, token_ids):
+    config = MODELS["gru"]
+    weights, head = fresh_weights(config), token_ids[:length]
+    found = dynamic_nats(weights, config, head, learning_rate=0.5)
+    assert found == pytest.approx(exact_nats(weights, head), rel=1e-5)
+    longer = dynamic_nats(weights, config, token_ids[:33], learning_rate=0.5)
+    assert abs(longer - exact_nats(weights, token_ids[:33])) > 0.1
+
+
+def test_score_equals_a_slow_loop_with_the_update_written_out(config, weights, token_ids):
+    settings = DynamicConfig(segment=40, learning_rate=0.02, clip_norm=0.3, pull=0.1)
+    score = dynamic_score(weights, config, token_ids, START_ID, 1, 1, settings)
+    nats, last = slow_loop(weights, config, token_ids, settings)
+    assert score.total_nats == pytest.approx(nats, rel=1e-4)
+    found = adapt(weights, config, token_ids, START_ID, settings).to_tensors()
+    for name, expected in last.to_tensors().items():
+        np.testing.assert_allclose(found[name], expected, atol=2e-3, err_msg=name)
+
+
+def slow_loop(weights, config, token_ids, settings):
+    """Krause's loop with NumPy in float64 but for the gradient; returns nats and last weights."""
+    import tensorflow as tf
+
+    from textgen.models.language_model import build_language_model
+
+    model = build_language_model(config, VOCAB_SIZE)
+    model.set_model_weights(weights)
+    variables = [v for v in model.trainable_variables if "first_state" not in v.path]
+    trained = [v.numpy().astype(np.float64) for v in variables]
+    squares = [np.zeros_like(value) for value in trained]
+    stream = np.append(START_ID, token_ids).astype(np.int32)
+    state, total = model.initial_state(1), 0.0
+    for number, start in enumerate(range(0, len(token_ids), settings.segment), start=1):
+        piece = stream[None, start : start + settings.segment + 1]
+        with tf.GradientTape() as tape:
+            losses, state = model.token_losses(piece[:, :-1], piece[:, 1:], state)
+            loss = tf.reduce_mean(losses)
+        total += float(tf.reduce_sum(losses))
+        gradients = [
+            tf.convert_to_tensor(gradient).numpy().astype(np.float64)
+            for gradient in tape.gradient(loss, [v.value for v in variables])
+        ]
+        norm = math.sqrt(sum((gradient**2).sum() for gradient in gradients))
+        for i, (variable, gradient) in enumerate(zip(variables, gradients, strict=True)):
+            clipped = gradient * min(1.0, settings.clip_norm / norm)
+            squares[i] = 0.999 * squares[i] + 0.001 * clipped**2
+            root = np.sqrt(squares[i] / (1 - 0.999**number)) + 1e-8
+            moved = variable.numpy() - settings.learning_rate * clipped / root
+            variable.assign(moved + settings.pull * (trained[i] - moved))
+    return total, model.model_weights()
+
+
+def test_a_repetitive_text_of_new_words_costs_less_than_without_learning(tiny_run):
+    model = textgen.load(tiny_run.path)
+    before = tensors_sha256(model.weights.to_tensors())
+    static, dynamic = model.score(TALE), model.score(TALE, protocol="dynamic")
+    assert dynamic.total_nats < 0.95 * static.total_nats
+    assert (dynamic.tokens, dynamic.bytes) == (static.tokens, static.bytes)
+    assert tensors_sha256(model.weights.to_tensors()) == before
+
+
+def test_adapted_weights_expect_the_text_the_more_the_more_often_it_was_read(
+    config, weights, token_ids
+):
+    before = tensors_sha256(weights.to_tensors())
+    settings = DynamicConfig(learning_rate=0.01)
+    costs = [exact_nats(weights, token_ids)] + [
+        exact_nats(adapt(weights, config, token_ids, START_ID, settings, passes), token_ids)
+        for passes in (1, 8)
+    ]
+    assert costs[0] > costs[1] > costs[2]
+    assert tensors_sha256(weights.to_tensors()) == before
+
+
+def test_no_text_and_a_step_beyond_all_bounds_are_refused(token_ids):
+    config = MODELS["gru"]
+    weights = fresh_weights(config)
+    with pytest.raises(CorpusError, match="at least 1 token"):
+        dynamic_nats(weights, config, token_ids[:0])
+    with pytest.raises(CorpusError, match="at least 1 token"):
+        adapt(weights, config, token_ids[:0], START_ID)
+    with pytest.raises(TrainingError, match="learning_rate"):
+        dynamic_nats(weights, config, token_ids, learning_rate=1e38)
+    with pytest.raises(TrainingError, match="learning_rate"):
+        adapt(weights, config, token_ids[:9], START_ID, DynamicConfig(learning_rate=1e39))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"segment": 0}, {"learning_rate": -1.0}, {"clip_norm": 0.0}, {"pull": 1.5}],
+)
+def test_settings_out_of_range_are_refused(settings):
+    (name,) = settings
+    with pytest.raises(ConfigError, match=name):
+        DynamicConfig(**settings)
+
+
+def test_what_one_text_taught_is_forgotten_before_the_next(token_ids):
+    config = MODELS["gru"]
+    weights = fresh_weights(config)
+    first = dynamic_nats(weights, config, token_ids, learning_rate=0.01)
+    assert dynamic_nats(weights, config, token_ids[::-1], learning_rate=0.01) != first
+    assert dynamic_nats(weights, config, token_ids, learning_rate=0.01) == first
