@@ -74,7 +74,6 @@ def _settings(hidden_size: int, trained: float, tokens: int, minutes: float) -> 
     training = REFERENCE.training
     passes = min(trained / tokens, _MOST_PASSES)
     steps = passes * tokens / (training.batch_size * training.seq_len)
-    small = hidden_size <= 512
     return RunConfig(
         preset="auto",
         model=ModelConfig(
@@ -86,7 +85,7 @@ def _settings(hidden_size: int, trained: float, tokens: int, minutes: float) -> 
             training,
             max_minutes=minutes,
             epochs=_MOST_PASSES if passes == _MOST_PASSES else None,
-            learning_rate=4e-3 if small else 2.5e-3,
+            learning_rate=_between(1e-3, 4e-3 * (512 / hidden_size) ** 1.2, 4e-3),
             average=_between(0.9, 1 - 8 / max(steps, 1), 0.998),
             weight_decay=0.02,
             validate_every=max(1, round(steps / _between(3, passes, _MOST_VALIDATIONS))),
@@ -95,4 +94,4 @@ def _settings(hidden_size: int, trained: float, tokens: int, minutes: float) -> 
 
 
 def _between(least: float, value: float, most: float) -> float:
-    return round(min(most, max(least, value)), 3)
+    return round(min(most, max(least, value)), 4)

@@ -173,7 +173,8 @@ class TrainingConfig:
     clip_norm: float | None = 1.0
     """Largest global norm of the gradient; None: no clipping."""
     average: float | None = None
-    """Decay of the moving average of the weights, which is validated and kept; None: no average."""
+    """Decay of the moving average of the weights, which is validated and kept, shorter while
+    training is young; None: no average."""
     state_reset: float = 0.0
     """Share of the lanes that each training step begins as a text begins, their past forgotten."""
     activation_penalty: float = 0.0

@@ -1,10 +1,32 @@
 """The optimizer of a run."""
 
 import keras
+from keras import ops
 
 from textgen.config import TrainingConfig
 
 _WITHOUT_DECAY = ["bias", "embeddings", "gamma", "beta", "first_state"]
+
+
+class AveragingAdamW(keras.optimizers.AdamW):
+    """AdamW whose moving average of the weights is short while training is young.
+
+    After `n` steps its decay is `(1 + n) / (10 + n)`, at most the one asked for. With a constant
+    one, the average would follow the weights of the beginning for hundreds of steps, and
+    validations and samples would show them. Otherwise as `keras.optimizers.AdamW`.
+
+    Source: for the young average, `tf.train.ExponentialMovingAverage`.
+    """
+
+    @property
+    def ema_momentum(self):
+        """The decay of this step."""
+        steps = ops.cast(self.iterations, "float32")
+        return ops.minimum(self._longest, (1.0 + steps) / (10.0 + steps))
+
+    @ema_momentum.setter
+    def ema_momentum(self, decay: float) -> None:
+        self._longest = decay
 
 
 def make_optimizer(config: TrainingConfig, precision: str) -> keras.optimizers.Optimizer:
@@ -19,7 +41,7 @@ def make_optimizer(config: TrainingConfig, precision: str) -> keras.optimizers.O
 
     Source: Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization".
     """
-    optimizer = keras.optimizers.AdamW(
+    optimizer = AveragingAdamW(
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         global_clipnorm=config.clip_norm,
