@@ -51,8 +51,18 @@ def parse_flags(
     return parser.parse_args()
 
 
-def report(measurements: Sequence[Measurement], json_file: Path | None) -> None:
-    """Print a table of cases by subjects; write the list to `json_file` if there is one."""
+def report(
+    measurements: Sequence[Measurement],
+    json_file: Path | None,
+    unshown: Sequence[Measurement] = (),
+) -> None:
+    """Print a table of cases by subjects; write the list to `json_file` if there is one.
+
+    Args:
+        measurements: What is shown and written.
+        json_file: Where to write; None: nowhere.
+        unshown: Only written: too many for a table.
+    """
     subjects = list(dict.fromkeys(m.subject for m in measurements))
     rows: dict[str, dict[str, str]] = {}
     for m in measurements:
@@ -64,7 +74,9 @@ def report(measurements: Sequence[Measurement], json_file: Path | None) -> None:
         cells = (f"{figures.get(s, ''):>{w}}" for s, w in zip(subjects, widths, strict=True))
         print(f"{case:<{first}}", *cells, sep="  ")
     if json_file is not None:
-        json_file.write_text(json.dumps([asdict(m) for m in measurements], indent=2) + "\n")
+        json_file.write_text(
+            json.dumps([asdict(m) for m in (*measurements, *unshown)], indent=2) + "\n"
+        )
 
 
 def _shown(value: float) -> str:
