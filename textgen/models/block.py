@@ -60,7 +60,16 @@ class Block(keras.layers.Layer):
             self.output_gate.build(self.inputs)
         self.built = True
 
-    def call(self, x, state, recurrent_kernel, *, embeddings=None, products=None, training=False):
+    def call(
+        self,
+        x: tf.Tensor,
+        state: tf.Tensor,
+        recurrent_kernel: tf.Tensor,
+        *,
+        embeddings: tf.Tensor | None = None,
+        products: tf.DType | None = None,
+        training: bool = False,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Run the block over a window.
 
         Args:

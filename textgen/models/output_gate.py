@@ -42,7 +42,13 @@ class OutputGate(keras.layers.Layer):
         self.bias = self.add_weight(shape=(size,), initializer="zeros", name="bias")
         self.built = True
 
-    def call(self, inputs, states, initial_state, kernel) -> tf.Tensor:
+    def call(
+        self,
+        inputs: tf.Tensor,
+        states: tf.Tensor,
+        initial_state: tf.Tensor,
+        kernel: tf.Tensor,
+    ) -> tf.Tensor:
         """Gate the states of a window.
 
         Args:
