@@ -1,7 +1,7 @@
 """Settings for a corpus, a time and a machine: what `--preset auto` stands for.
 
-The rule was fitted to trainings on three corpora (docs/experiments.md). It knows numbers
-alone; the speed of the machine is measured by `training.throughput`.
+The rule follows a few trainings on two texts (docs/experiments.md, 14); against the best
+presets made by hand it has not been measured yet. It knows numbers alone; the speed of the machine is measured by `training.throughput`.
 """
 
 import math
