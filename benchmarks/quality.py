@@ -63,7 +63,7 @@ class Trial:
 _QUICK_SECONDS = 20
 _POINT = "curve, after"
 _CURVE = ("carried", "curve")
-_OFTEN, _SELDOM = "--validate-every 250", "--validate-every 400"
+_OFTEN, _SELDOM = "--validate-every 500", "--validate-every 400"
 _BUDGETS = (
     Trial("82 s", "shakespeare", 82, _CURVE, seeds=3, flags=_OFTEN),
     Trial("10 min", "medium", 600, (*_CURVE, "windows", "dynamic"), seeds=3, flags=_SELDOM),
