@@ -88,6 +88,11 @@ def test_unknown_keys_newer_schemas_and_unknown_choices_are_refused():
         RunConfig.from_dict({**values, "tokenizer": {"tokenizer": "bytes"}})
 
 
+def test_auto_is_no_fixed_preset_and_says_where_it_is_chosen():
+    with pytest.raises(ConfigError, match=r"size_to_fit.*--preset auto"):
+        get_preset("auto")
+
+
 def test_an_unknown_preset_names_the_known_ones_and_a_close_one():
     with pytest.raises(ConfigError, match=r"demo, .*shakespeare.*Did you mean shakespeare"):
         get_preset("shakespear")

@@ -137,6 +137,7 @@ def test_auto_chooses_for_the_text_and_flags_win(capfd, corpus_file, tmp_path, m
         (["--preset", "gpu", "--no-residual"], {"residual": False, "layer_norm": True}),
         (["--preset=gpu", "--residual"], {"residual": True}),
         (["--residual", "--num-layers", "2"], {"residual": True}),
+        (["--num_layers=3", "--preset", "gpu"], {"num_layers": 3, "residual": True}),
     ],
 )
 def test_flags_are_judged_beside_the_preset(words, expected):
@@ -151,7 +152,8 @@ def test_a_resumed_run_with_a_switch_that_is_on_takes_it_again(capfd, tiny_confi
     resume = ["train", "--resume", "--run-dir", run.path, "--epochs", 3]
     code, _, err = _run(capfd, *resume, "--no-residual")
     assert code == 2 and "keeps its model" in err
-    assert _run(capfd, *resume, "--residual")[0] == 0
+    underscores = ["train", "--resume", f"--run_dir={run.path}", "--epochs", 3]
+    assert _run(capfd, *underscores, "--residual")[0] == 0
     assert run.read_metrics()[-1]["epoch"] == 3
 
 

@@ -104,10 +104,9 @@ def _parse_beside(defaults: RunConfig, arguments: list[str], prog: str) -> Train
 def _asked(arguments: list[str], flag: str) -> str | None:
     """Return the word behind a flag, `""` if it is the last, None if it is not there."""
     for index, word in enumerate(arguments):
-        if word == flag:
-            return next(iter(arguments[index + 1 :]), "")
-        if word.startswith(flag + "="):
-            return word.partition("=")[2]
+        name, equals, value = word.partition("=")
+        if name.replace("_", "-") == flag:  # tyro takes either
+            return value if equals else next(iter(arguments[index + 1 :]), "")
     return None
 
 

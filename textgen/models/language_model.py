@@ -277,7 +277,7 @@ class _Head(keras.layers.Layer):
 
 
 def _mean_squares(hidden):
-    """Return a row's mean squares of `hidden` and of its change along time, `[batch, 2]`."""
+    """Return a row's sums of squares of `hidden` and of its change along time, over its size."""
     size = tf.cast(tf.reduce_prod(tf.shape(hidden)[1:]), hidden.dtype)
     changes = hidden[:, 1:] - hidden[:, :-1]
     return tf.stack([tf.reduce_sum(x * x, axis=[1, 2]) / size for x in (hidden, changes)], axis=1)
