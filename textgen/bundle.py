@@ -22,7 +22,7 @@ from textgen.evaluation import (
     adapt,
     dynamic_score,
     encode_text,
-    score_tokens,
+    score_carried,
     score_windows,
     surprise,
 )
@@ -383,10 +383,10 @@ class Bundle:
         return self._score(encoded, protocol)
 
     def _score(self, encoded: EncodedText, protocol: ScoringProtocol) -> TextScore:
-        parts = encoded.token_ids, self.tokenizer.start_id, encoded.characters, encoded.bytes
+        parts = encoded, self.tokenizer.start_id
         if protocol == "dynamic":
             return dynamic_score(self.weights, self.config.model, *parts)
-        scorers = {"carried": score_tokens, "windows": score_windows}
+        scorers = {"carried": score_carried, "windows": score_windows}
         if protocol not in scorers:
             raise ConfigError(
                 f"`protocol` must be one of {', '.join(scorers)}, dynamic. Received: {protocol}. "

@@ -9,7 +9,7 @@ import pytest
 import textgen
 from textgen.config import DynamicConfig, ModelConfig
 from textgen.errors import ConfigError, CorpusError, TrainingError
-from textgen.evaluation import adapt, dynamic_score
+from textgen.evaluation import EncodedText, adapt, dynamic_score
 from textgen.generation.reference import ReferenceEngine
 from textgen.storage import tensors_sha256
 
@@ -68,9 +68,13 @@ def exact_nats(weights, token_ids):
     return total
 
 
+def encoded(token_ids):
+    return EncodedText(token_ids=token_ids, characters=1, bytes=1)
+
+
 def dynamic_nats(weights, config, token_ids, **settings):
     settings = DynamicConfig(**{"segment": 32, **settings})
-    score = dynamic_score(weights, config, token_ids, START_ID, 1, 1, settings)
+    score = dynamic_score(weights, config, encoded(token_ids), START_ID, settings)
     assert (score.tokens, score.characters, score.bytes) == (len(token_ids), 1, 1)
     return score.total_nats
 
@@ -93,7 +97,7 @@ def test_what_is_not_learnt_yet_is_scored_by_the_trained_weights(length, token_i
 
 def test_score_equals_a_slow_loop_with_the_update_written_out(config, weights, token_ids):
     settings = DynamicConfig(segment=40, learning_rate=0.02, clip_norm=0.3, pull=0.1)
-    score = dynamic_score(weights, config, token_ids, START_ID, 1, 1, settings)
+    score = dynamic_score(weights, config, encoded(token_ids), START_ID, settings)
     nats, last = slow_loop(weights, config, token_ids, settings)
     assert score.total_nats == pytest.approx(nats, rel=1e-4)
     found = adapt(weights, config, token_ids, START_ID, settings).to_tensors()

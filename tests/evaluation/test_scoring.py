@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from textgen.errors import CorpusError
-from textgen.evaluation import join_scores, score_text, score_tokens, score_windows, surprise
+from textgen.evaluation import (
+    EncodedText,
+    encode_text,
+    join_scores,
+    score_carried,
+    score_windows,
+    surprise,
+)
 from textgen.evaluation.scoring import token_nats
 from textgen.generation.numpy_engine import NumpyEngine
 from textgen.generation.reference import ReferenceEngine
@@ -82,6 +89,14 @@ def naive_nats(weights, token_ids, start_id):
     return nats
 
 
+def score_text(engine, tokenizer, text, unknown="error"):
+    return score_carried(engine, encode_text(tokenizer, text, unknown), tokenizer.start_id)
+
+
+def encoded(token_ids, characters, size):
+    return EncodedText(token_ids=token_ids, characters=characters, bytes=size)
+
+
 @pytest.mark.parametrize("num_layers", [1, 3])
 def test_score_equals_a_naive_loop_over_tokens(num_layers):
     text = "aab é😀\n" * 40 + "a"
@@ -96,7 +111,7 @@ def test_a_long_text_in_lanes_costs_what_one_pass_costs():
     token_ids = np.random.default_rng(0).integers(0, 6, 20_001).astype(np.int32)
     # A weak recurrence forgets within the warm-up, so lanes and one pass must agree.
     engine = NumpyEngine(make_weights(6, recurrence=0.3))
-    score = score_tokens(engine, token_ids, 0, 20_001, 20_001)
+    score = score_carried(engine, encoded(token_ids, 20_001, 20_001), 0)
     logits, _ = engine.forward(np.append(0, token_ids[:-1])[None], engine.initial_state(1))
     assert score.total_nats == pytest.approx(token_nats(logits[0], token_ids).sum(), rel=1e-5)
     assert score.tokens == 20_001
@@ -155,7 +170,7 @@ def test_windows_equal_a_slow_loop_that_forgets_every_256_tokens(length):
     token_ids = np.random.default_rng(1).integers(0, 6, length).astype(np.int32)
     weights = make_weights(6, num_layers=2)
     weights = replace(weights, first_state=np.full((2, 8), 0.3, np.float32))
-    score = score_windows(NumpyEngine(weights), token_ids, 3, length, 2 * length)
+    score = score_windows(NumpyEngine(weights), encoded(token_ids, length, 2 * length), 3)
     nats = []
     for start in range(0, length, 256):
         previous = token_ids[start - 1] if start else 3
@@ -177,4 +192,4 @@ def test_joined_scores_are_those_of_the_texts_side_by_side():
 
 def test_windows_of_no_text_are_refused():
     with pytest.raises(CorpusError, match="at least 1 token"):
-        score_windows(NumpyEngine(make_weights(6)), np.array([], np.int32), 0, 0, 0)
+        score_windows(NumpyEngine(make_weights(6)), encoded(np.array([], np.int32), 0, 0), 0)

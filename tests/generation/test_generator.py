@@ -180,7 +180,10 @@ def test_generating_and_scoring_import_neither_tensorflow_nor_keras():
         engine = make_engine("auto", weights)
         request = Request(prompt="a", sampling=SamplingConfig(max_new_tokens=5))
         (drawn,) = write_texts(engine, CharTokenizer("abcd", unk=False), [request])
-        textgen.evaluation.score_tokens(engine, np.array([1, 2]), 0, 2, 2)
+        from textgen.evaluation import EncodedText, score_carried
+
+        text = EncodedText(token_ids=np.array([1, 2]), characters=2, bytes=2)
+        score_carried(engine, text, 0)
         heavy = {"tensorflow", "keras", "tensorflow_datasets", "torch"} & set(sys.modules)
         print(len(drawn.text), sorted(heavy))
     """

@@ -5,8 +5,7 @@ from textgen.evaluation.scoring import (
     EncodedText,
     encode_text,
     join_scores,
-    score_text,
-    score_tokens,
+    score_carried,
     score_windows,
     surprise,
 )
@@ -17,8 +16,7 @@ __all__ = [
     "dynamic_score",
     "encode_text",
     "join_scores",
-    "score_text",
-    "score_tokens",
+    "score_carried",
     "score_windows",
     "surprise",
 ]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from textgen.config import DynamicConfig, ModelConfig
 from textgen.errors import TrainingError
-from textgen.evaluation.scoring import require_tokens
+from textgen.evaluation.scoring import EncodedText, require_tokens
 from textgen.metrics import TextScore
 from textgen.models.weights import ModelWeights
 from textgen.startup import import_tensorflow_quietly
@@ -32,10 +32,8 @@ _ONE_READER = Lock()
 def dynamic_score(
     weights: ModelWeights,
     config: ModelConfig,
-    token_ids: NDArray[np.integer],
+    text: EncodedText,
     start_id: int,
-    characters: int,
-    bytes_: int,
     settings: DynamicConfig | None = None,
 ) -> TextScore:
     """Return what a model pays for a text that it learns from while it reads.
@@ -43,10 +41,8 @@ def dynamic_score(
     Args:
         weights: The model to begin with; it is not changed.
         config: The model's settings; nothing is dropped, whatever they say.
-        token_ids: `[time]`, at least one.
+        text: At least one token.
         start_id: What the first token is predicted from.
-        characters: Number of code points that the tokens stand for.
-        bytes_: Number of UTF-8 bytes that they stand for.
         settings: How to learn; None: the defaults of `DynamicConfig`.
 
     Returns:
@@ -54,15 +50,14 @@ def dynamic_score(
         and what they are divided by.
 
     Raises:
-        CorpusError: `token_ids` is empty.
+        CorpusError: There is no token.
         TrainingError: The weights grew beyond all bounds.
     """
-    require_tokens(token_ids)
+    require_tokens(text.token_ids)
     with _ONE_READER:
         learner = _learner(weights, config, settings or DynamicConfig())
         learner.begin()
-        total = learner.read(token_ids, start_id)
-    return TextScore(total_nats=total, tokens=len(token_ids), characters=characters, bytes=bytes_)
+        return text.costing(learner.read(text.token_ids, start_id))
 
 
 def adapt(

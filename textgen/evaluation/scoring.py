@@ -40,6 +40,15 @@ class EncodedText:
     characters: int
     bytes: int
 
+    def costing(self, total_nats: float) -> TextScore:
+        """Return the score of the text if it costs so much."""
+        return TextScore(
+            total_nats=total_nats,
+            tokens=len(self.token_ids),
+            characters=self.characters,
+            bytes=self.bytes,
+        )
+
 
 def encode_text(tokenizer: Tokenizer, text: str, unknown: UnknownPolicy = "error") -> EncodedText:
     """Return a text as tokens that can be scored.
@@ -63,56 +72,23 @@ def encode_text(tokenizer: Tokenizer, text: str, unknown: UnknownPolicy = "error
     return EncodedText(token_ids=token_ids, characters=len(scored), bytes=size)
 
 
-def score_text(
-    engine: Engine, tokenizer: Tokenizer, text: str, unknown: UnknownPolicy = "error"
-) -> TextScore:
-    """Return what the model pays for `text`, predicted from left to right.
+def score_carried(engine: Engine, text: EncodedText, start_id: int) -> TextScore:
+    """Return what the model pays for a text, read in one pass with carried state.
 
     Args:
         engine: The model.
-        tokenizer: The one it was trained with.
-        text: At least one character.
-        unknown: What to do with a character outside the vocabulary; under `"skip"` it
-            counts neither as a token nor as a character.
-
-    Returns:
-        Total nats and what they are divided by.
-
-    Raises:
-        CorpusError: No token is left to score.
-        TokenizerError: A character is unknown, and `unknown` is `"error"`.
-    """
-    encoded = encode_text(tokenizer, text, unknown)
-    return score_tokens(
-        engine, encoded.token_ids, tokenizer.start_id, encoded.characters, encoded.bytes
-    )
-
-
-def score_tokens(
-    engine: Engine,
-    token_ids: NDArray[np.integer],
-    start_id: int,
-    characters: int,
-    bytes_: int,
-) -> TextScore:
-    """Return what the model pays for a text given as tokens.
-
-    Args:
-        engine: The model.
-        token_ids: `[time]`, at least one.
+        text: At least one token.
         start_id: What the first token is predicted from.
-        characters: Number of code points that the tokens stand for.
-        bytes_: Number of UTF-8 bytes that they stand for.
 
     Returns:
         Total nats and what they are divided by. A long text is read in up to 32 lanes;
         each but the first begins with 256 tokens that warm the state up and do not count.
 
     Raises:
-        CorpusError: `token_ids` is empty.
+        CorpusError: There is no token.
     """
     windows = scoring_windows(
-        token_ids, start_id, seq_len=_window_length(engine.vocab_size, SCORING_LANES)
+        text.token_ids, start_id, seq_len=_window_length(engine.vocab_size, SCORING_LANES)
     )
     state = engine.initial_state(windows.token_ids.shape[1])
     total = 0.0
@@ -121,16 +97,10 @@ def score_tokens(
     ):
         logits, state = engine.forward(inputs, state)
         total += _weighted_nats(logits, targets, weights)
-    return TextScore(total_nats=total, tokens=len(token_ids), characters=characters, bytes=bytes_)
+    return text.costing(total)
 
 
-def score_windows(
-    engine: Engine,
-    token_ids: NDArray[np.integer],
-    start_id: int,
-    characters: int,
-    bytes_: int,
-) -> TextScore:
+def score_windows(engine: Engine, text: EncodedText, start_id: int) -> TextScore:
     """Return what the model pays for a text of which it sees at most 256 tokens at a time.
 
     `start_id` and the text behind it make one stream of tokens. Window `k` begins with the
@@ -141,17 +111,16 @@ def score_windows(
 
     Args:
         engine: The model.
-        token_ids: `[time]`, at least one.
+        text: At least one token.
         start_id: What the first token is predicted from.
-        characters: Number of code points that the tokens stand for.
-        bytes_: Number of UTF-8 bytes that they stand for.
 
     Returns:
         Total nats and what they are divided by.
 
     Raises:
-        CorpusError: `token_ids` is empty.
+        CorpusError: There is no token.
     """
+    token_ids = text.token_ids
     require_tokens(token_ids)
     stream = np.concatenate([[start_id], token_ids]).astype(np.int32)
     whole = len(token_ids) // WINDOW * WINDOW
@@ -163,7 +132,7 @@ def score_windows(
     if whole < len(token_ids):
         groups.append((stream[None, whole:-1], stream[None, whole + 1 :]))
     total = math.fsum(_nats_from_the_start(engine, *group) for group in groups)
-    return TextScore(total_nats=total, tokens=len(token_ids), characters=characters, bytes=bytes_)
+    return text.costing(total)
 
 
 def join_scores(scores: Iterable[TextScore]) -> TextScore:
