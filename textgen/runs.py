@@ -30,7 +30,8 @@ from textgen.config import RunConfig
 from textgen.corpora import CORPUS_FILE, TokenizedCorpus
 from textgen.corpora.passages import PASSAGES_FILE, PassageIndex
 from textgen.errors import ConfigError, RunError
-from textgen.models.weights import ModelWeights, load_weights, serialize_weights
+from textgen.models.weights import ModelWeights
+from textgen.models.weights_file import load_weights, serialize_weights
 from textgen.storage import write_atomically, write_json_atomically
 from textgen.tokenizers import Tokenizer, load_tokenizer
 

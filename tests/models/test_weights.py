@@ -14,9 +14,8 @@ from textgen.models.weights import (
     ModelWeights,
     NormWeights,
     OutputGateWeights,
-    load_weights,
-    serialize_weights,
 )
+from textgen.models.weights_file import load_weights, serialize_weights
 
 TOKENIZER = "f" * 64
 
@@ -266,7 +265,7 @@ def test_weights_that_are_not_finite_are_neither_stored_nor_loaded(
         serialize_weights(broken, TOKENIZER)
     path = tmp_path / "model.safetensors"
     with monkeypatch.context() as patch:
-        patch.setattr("textgen.models.weights._require_finite", lambda tensors: None)
+        patch.setattr("textgen.models.weights_file._require_finite", lambda tensors: None)
         path.write_bytes(serialize_weights(broken, TOKENIZER))
     with pytest.raises(RunError, match=r"NaN or infinity in gru_1\.bias"):
         load_weights(path, TOKENIZER)
