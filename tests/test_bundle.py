@@ -136,6 +136,17 @@ def test_every_protocol_scores_a_split_as_it_scores_its_text(run):
         model.score(text, protocol="static")
 
 
+@pytest.mark.parametrize("protocol", ["carried", "windows", "dynamic"])
+def test_scoring_tells_how_far_it_is(run, protocol):
+    model, shares = textgen.load(run.path), []
+    text = model.tokenizer.decode(model.run.read_corpus().train[:6_000])
+    watched = model.score(text, protocol=protocol, on_progress=shares.append)
+    assert len(shares) > 1
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < shares[-1] == 1
+    assert watched.loss == pytest.approx(model.score(text, protocol=protocol).loss, rel=1e-6)
+
+
 def test_the_carried_protocol_gives_what_the_training_log_has(run):
     best = min(row["validation_loss"] for row in run.read_metrics())
     assert textgen.load(run.path).score_split("validation").loss == pytest.approx(best, rel=1e-4)

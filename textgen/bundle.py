@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from textgen import __version__
 from textgen.config import (
@@ -13,18 +13,21 @@ from textgen.config import (
     RunConfig,
     SamplingConfig,
     ScoringProtocol,
+    Split,
     UnknownPolicy,
 )
 from textgen.corpora.passages import PassageIndex
 from textgen.errors import ConfigError, RunError
 from textgen.evaluation import (
     EncodedText,
+    OnProgress,
     adapt,
     dynamic_score,
     encode_text,
     score_carried,
     score_windows,
     surprise,
+    unwatched,
 )
 from textgen.generation import (
     Beam,
@@ -348,6 +351,7 @@ class Bundle:
         *,
         unknown: UnknownPolicy = "error",
         protocol: ScoringProtocol = "carried",
+        on_progress: OnProgress = unwatched,
     ) -> TextScore:
         """Return what the model pays for `text`, read from left to right.
 
@@ -359,6 +363,7 @@ class Bundle:
                 count. `"windows"`: windows of 256 tokens that each begin with the initial
                 state, see `score_windows`. `"dynamic"`: one pass in which a float32 copy of
                 the model learns from what it has scored, see `dynamic_score`.
+            on_progress: Told the share of the tokens that are scored, 0 to 1, on the way.
 
         Returns:
             Total nats and what they are divided by.
@@ -368,10 +373,13 @@ class Bundle:
             CorpusError: No token is left to score.
             TokenizerError: A character is unknown, under `"error"`.
         """
-        return self._score(encode_text(self.tokenizer, text, unknown), protocol)
+        return self._score(encode_text(self.tokenizer, text, unknown), protocol, on_progress)
 
     def score_split(
-        self, split: Literal["train", "validation"], protocol: ScoringProtocol = "carried"
+        self,
+        split: Split,
+        protocol: ScoringProtocol = "carried",
+        on_progress: OnProgress = unwatched,
     ) -> TextScore:
         """Return what the model pays for a split of the corpus it was trained on; see `score`."""
         corpus = self.run.read_corpus()
@@ -380,19 +388,21 @@ class Bundle:
             characters=getattr(corpus, f"{split}_characters"),
             bytes=getattr(corpus, f"{split}_bytes"),
         )
-        return self._score(encoded, protocol)
+        return self._score(encoded, protocol, on_progress)
 
-    def _score(self, encoded: EncodedText, protocol: ScoringProtocol) -> TextScore:
+    def _score(
+        self, encoded: EncodedText, protocol: ScoringProtocol, on_progress: OnProgress
+    ) -> TextScore:
         parts = encoded, self.tokenizer.start_id
         if protocol == "dynamic":
-            return dynamic_score(self.weights, self.config.model, *parts)
+            return dynamic_score(self.weights, self.config.model, *parts, on_progress=on_progress)
         scorers = {"carried": score_carried, "windows": score_windows}
         if protocol not in scorers:
             raise ConfigError(
                 f"`protocol` must be one of {', '.join(scorers)}, dynamic. Received: {protocol}. "
                 "Pass --protocol."
             )
-        return scorers[protocol](self.engine, *parts)
+        return scorers[protocol](self.engine, *parts, on_progress)
 
     def surprise(self, text: str, *, unknown: UnknownPolicy = "error") -> list[tuple[str, float]]:
         """Return the pieces of `text`, each with what it costs the model in bits."""

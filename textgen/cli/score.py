@@ -2,18 +2,21 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from textgen.bundle import Bundle, load
 from textgen.cli.arguments import parse, run_and_rest
-from textgen.config import CorpusConfig, ScoringProtocol, UnknownPolicy
+from textgen.config import CorpusConfig, ScoringProtocol, Split, UnknownPolicy
 from textgen.corpora import read_corpus
 from textgen.errors import ConfigError, TextgenError
-from textgen.evaluation import join_scores
+from textgen.evaluation import OnProgress, join_scores
 from textgen.metrics import TextScore
 
 _LABELS = {
@@ -45,7 +48,7 @@ class ScoreCommand:
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN] [FILE ...]")
     ] = ()
     """A run directory; and text files, or - for standard input."""
-    split: Literal["validation", "train"] | None = None
+    split: Split | None = None
     """Score a split of the run's own corpus instead of files."""
     protocol: ScoringProtocol = "carried"
     """How a text is read: in one pass with carried state (a long text in lanes), as training
@@ -68,7 +71,7 @@ def run(arguments: list[str], prog: str) -> int:
         _print_all(files, [_score_named(bundle, name, command) for name in files], command)
     else:
         score = (
-            bundle.score_split(command.split, command.protocol)
+            _score_split(bundle, command.split, command.protocol)
             if command.split is not None
             else _score_file(bundle, files[0], command)
         )
@@ -78,11 +81,31 @@ def run(arguments: list[str], prog: str) -> int:
     return 0
 
 
+def _score_split(bundle: Bundle, split: Split, protocol: ScoringProtocol) -> TextScore:
+    with _bar(split) as on_progress:
+        return bundle.score_split(split, protocol, on_progress)
+
+
 def _score_file(bundle: Bundle, name: str, command: ScoreCommand, label: str = "") -> TextScore:
     text = read_corpus(CorpusConfig(sources=(name,)))
-    score = bundle.score(text, unknown=command.unknown, protocol=command.protocol)
+    with _bar(name) as on_progress:
+        score = bundle.score(
+            text, unknown=command.unknown, protocol=command.protocol, on_progress=on_progress
+        )
     _note_unknown(bundle, text, label)
     return score
+
+
+@contextmanager
+def _bar(label: str) -> Iterator[OnProgress]:
+    """Show on a terminal how much of a text is scored, and the time left."""
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn()
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task(label, total=1.0)
+        yield lambda share: progress.update(task, completed=share)
 
 
 def _score_named(bundle: Bundle, name: str, command: ScoreCommand) -> TextScore:

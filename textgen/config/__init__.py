@@ -9,7 +9,7 @@ derived from these classes; the string under a field is its help text.
 """
 
 from textgen.config.checks import from_values
-from textgen.config.evaluation import DynamicConfig, ScoringProtocol
+from textgen.config.evaluation import DynamicConfig, ScoringProtocol, Split
 from textgen.config.run import (
     Cell,
     CorpusConfig,
@@ -35,6 +35,7 @@ __all__ = [
     "SamplingConfig",
     "Schedule",
     "ScoringProtocol",
+    "Split",
     "TokenizerConfig",
     "TrainingConfig",
     "UnknownPolicy",

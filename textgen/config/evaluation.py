@@ -7,6 +7,7 @@ from typing import Literal
 from textgen.config.checks import require
 
 ScoringProtocol = Literal["carried", "windows", "dynamic"]
+Split = Literal["validation", "train"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,15 +3,18 @@
 from textgen.evaluation.dynamic import adapt, dynamic_score
 from textgen.evaluation.scoring import (
     EncodedText,
+    OnProgress,
     encode_text,
     join_scores,
     score_carried,
     score_windows,
     surprise,
+    unwatched,
 )
 
 __all__ = [
     "EncodedText",
+    "OnProgress",
     "adapt",
     "dynamic_score",
     "encode_text",
@@ -19,4 +22,5 @@ __all__ = [
     "score_carried",
     "score_windows",
     "surprise",
+    "unwatched",
 ]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from textgen.config import DynamicConfig, ModelConfig
 from textgen.errors import TrainingError
-from textgen.evaluation.scoring import EncodedText, require_tokens
+from textgen.evaluation.scoring import EncodedText, OnProgress, require_tokens, unwatched
 from textgen.metrics import TextScore
 from textgen.models.weights import ModelWeights
 from textgen.startup import import_tensorflow_quietly
@@ -35,6 +35,7 @@ def dynamic_score(
     text: EncodedText,
     start_id: int,
     settings: DynamicConfig | None = None,
+    on_progress: OnProgress = unwatched,
 ) -> TextScore:
     """Return what a model pays for a text that it learns from while it reads.
 
@@ -44,6 +45,7 @@ def dynamic_score(
         text: At least one token.
         start_id: What the first token is predicted from.
         settings: How to learn; None: the defaults of `DynamicConfig`.
+        on_progress: Told the share that is done, a segment at a time.
 
     Returns:
         Total nats in one pass with carried state, each token scored before it is learnt,
@@ -57,7 +59,7 @@ def dynamic_score(
     with _ONE_READER:
         learner = _learner(weights, config, settings or DynamicConfig())
         learner.begin()
-        return text.costing(learner.read(text.token_ids, start_id))
+        return text.costing(learner.read(text.token_ids, start_id, on_progress))
 
 
 def adapt(
@@ -123,7 +125,12 @@ class _Learner:
         _require_finite(all(np.isfinite(array).all() for array in found.to_tensors().values()))
         return found
 
-    def read(self, token_ids: NDArray[np.integer], start_id: int) -> float:
+    def read(
+        self,
+        token_ids: NDArray[np.integer],
+        start_id: int,
+        on_progress: OnProgress = unwatched,
+    ) -> float:
         """Read a text from the initial state, learn it, and return its cost in nats."""
         length = self._settings.segment
         stream = np.concatenate([[start_id], token_ids]).astype(np.int32)
@@ -137,6 +144,7 @@ class _Learner:
                 padded[:, :-1], padded[:, 1:], counts.astype(np.float32), state
             )
             costs.append(cost)
+            on_progress(min(1.0, (start + length) / len(token_ids)))
         total = math.fsum(np.array(costs, np.float64))
         _require_finite(math.isfinite(total))
         return total

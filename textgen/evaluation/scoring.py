@@ -5,7 +5,7 @@ computes, nor where a text or a model comes from.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +50,14 @@ class EncodedText:
         )
 
 
+# is told the share of a text that is scored, 0 to 1, from time to time
+OnProgress = Callable[[float], None]
+
+
+def unwatched(_: float) -> None:
+    """Take no notice of how far scoring is."""
+
+
 def encode_text(tokenizer: Tokenizer, text: str, unknown: UnknownPolicy = "error") -> EncodedText:
     """Return a text as tokens that can be scored.
 
@@ -72,13 +80,16 @@ def encode_text(tokenizer: Tokenizer, text: str, unknown: UnknownPolicy = "error
     return EncodedText(token_ids=token_ids, characters=len(scored), bytes=size)
 
 
-def score_carried(engine: Engine, text: EncodedText, start_id: int) -> TextScore:
+def score_carried(
+    engine: Engine, text: EncodedText, start_id: int, on_progress: OnProgress = unwatched
+) -> TextScore:
     """Return what the model pays for a text, read in one pass with carried state.
 
     Args:
         engine: The model.
         text: At least one token.
         start_id: What the first token is predicted from.
+        on_progress: Told the share that is done, a window at a time.
 
     Returns:
         Total nats and what they are divided by. A long text is read in up to 32 lanes;
@@ -92,15 +103,18 @@ def score_carried(engine: Engine, text: EncodedText, start_id: int) -> TextScore
     )
     state = engine.initial_state(windows.token_ids.shape[1])
     total = 0.0
-    for inputs, targets, weights in zip(
-        windows.token_ids, windows.targets, windows.weights, strict=True
+    for done, (inputs, targets, weights) in enumerate(
+        zip(windows.token_ids, windows.targets, windows.weights, strict=True), 1
     ):
         logits, state = engine.forward(inputs, state)
         total += _weighted_nats(logits, targets, weights)
+        on_progress(done / len(windows.targets))
     return text.costing(total)
 
 
-def score_windows(engine: Engine, text: EncodedText, start_id: int) -> TextScore:
+def score_windows(
+    engine: Engine, text: EncodedText, start_id: int, on_progress: OnProgress = unwatched
+) -> TextScore:
     """Return what the model pays for a text of which it sees at most 256 tokens at a time.
 
     `start_id` and the text behind it make one stream of tokens. Window `k` begins with the
@@ -113,6 +127,7 @@ def score_windows(engine: Engine, text: EncodedText, start_id: int) -> TextScore
         engine: The model.
         text: At least one token.
         start_id: What the first token is predicted from.
+        on_progress: Told the share that is done, a few windows at a time.
 
     Returns:
         Total nats and what they are divided by.
@@ -131,8 +146,11 @@ def score_windows(engine: Engine, text: EncodedText, start_id: int) -> TextScore
     ]
     if whole < len(token_ids):
         groups.append((stream[None, whole:-1], stream[None, whole + 1 :]))
-    total = math.fsum(_nats_from_the_start(engine, *group) for group in groups)
-    return text.costing(total)
+    costs = []
+    for group in groups:
+        costs.append(_nats_from_the_start(engine, *group))
+        on_progress(len(costs) / len(groups))
+    return text.costing(math.fsum(costs))
 
 
 def join_scores(scores: Iterable[TextScore]) -> TextScore:
