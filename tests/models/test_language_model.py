@@ -103,6 +103,18 @@ def test_embedding_dropout_drops_whole_tokens_for_a_step():
     np.testing.assert_array_equal(model.step_weights().embeddings, model.embedding.embeddings)
 
 
+@pytest.mark.parametrize("parts", [{}, {"tie_weights": True, "embedding_dim": 10}], ids=str)
+def test_a_model_that_begins_with_frequencies_predicts_them_and_never_rules_a_token_out(parts):
+    model = build_language_model(replace(_CONFIG, **parts), 9)
+    counts = np.array([0, 1, 3, 7, 15, 31, 63, 127, 255])
+    model.begin_with_frequencies(counts)
+    tokens = _tokens(4, 12)
+    probs = tf.nn.softmax(model(tokens, model.initial_state(4))[0]).numpy()
+    want = (counts + 1) / (counts + 1).sum()
+    np.testing.assert_allclose(probs.mean((0, 1)), want, rtol=0.25)
+    assert np.isfinite(model.dense.bias.numpy()).all()
+
+
 _PARTS = [
     {"output_gate": True},
     {"residual": True},

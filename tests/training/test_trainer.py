@@ -57,6 +57,21 @@ def test_training_learns_the_text(tiny_run, text):
     assert rows[-1]["epoch"] == 2
 
 
+@pytest.mark.parametrize("dense_bias", ["frequencies", "zeros"])
+def test_training_begins_with_the_frequencies_of_the_training_text(
+    tiny_config, text, tmp_path, dense_bias
+):
+    config = _with_training(tiny_config, learning_rate=1e-9, epochs=1)
+    config = replace(config, model=replace(config.model, dense_bias=dense_bias))
+    run = train(config, tmp_path / "run", text=text)
+    corpus, vocab_size = run.read_corpus(), run.read_tokenizer().vocab_size
+    shares = np.bincount(corpus.train, minlength=vocab_size) + 1
+    expected = -np.log(shares / shares.sum())[corpus.validation].mean()
+    if dense_bias == "zeros":
+        expected = np.log(vocab_size)
+    assert run.read_metrics()[-1]["validation_loss"] == pytest.approx(expected, abs=0.05)
+
+
 def test_the_log_has_what_the_score_of_the_best_weights_says(tiny_run):
     best = min(tiny_run.read_metrics(), key=lambda row: row["validation_loss"])
     score = textgen.load(tiny_run.path).score_split("validation")

@@ -108,6 +108,8 @@ class ModelConfig:
     """Each layer but the first normalises its input."""
     tie_weights: bool = False
     """The Dense layer's kernel is the embedding; needs --embedding-dim = --hidden-size."""
+    dense_bias: Literal["frequencies", "zeros"] = "frequencies"
+    """Initial bias of the Dense layer: the log frequencies of the training text's tokens, or 0."""
     first_state: Literal["zeros", "learnt"] = "zeros"
     """The state at the beginning of a text."""
     keep_bias: float | None = None
@@ -150,9 +152,9 @@ class ModelConfig:
 class TrainingConfig:
     """How the weights are found."""
 
-    batch_size: int = 64
+    batch_size: int = 32
     """Lanes of the corpus that are read side by side."""
-    seq_len: int = 100
+    seq_len: int = 64
     """Tokens a lane gives to one step."""
     seq_len_jitter: int = 0
     """Tokens by which each border between two windows is moved at random, either way."""
@@ -168,7 +170,7 @@ class TrainingConfig:
     """How the learning rate falls from its peak."""
     final_learning_rate_fraction: float = 0.02
     """Where the schedule ends, as a share of the peak."""
-    weight_decay: float = 0.01
+    weight_decay: float = 0.02
     """Decoupled weight decay of AdamW, on the matrices alone."""
     clip_norm: float | None = 1.0
     """Largest global norm of the gradient; None: no clipping."""

@@ -234,6 +234,18 @@ class LanguageModel(keras.Model):
             return tf.zeros(shape)
         return tf.broadcast_to(tf.convert_to_tensor(self.first_state)[:, None], shape)
 
+    def begin_with_frequencies(self, counts: np.ndarray) -> None:
+        """Let the bias of the Dense layer be the log frequencies of tokens.
+
+        Otherwise the first steps learn them with whatever they have: with thousands of tokens
+        the states of tied weights saturate, and stay so (docs/experiments.md, 14).
+
+        Args:
+            counts: `[vocab_size]`, how often each token was seen; each counts once more.
+        """
+        shares = (counts + 1) / (counts + 1).sum()
+        self.dense.bias.assign(np.log(shares).astype(np.float32))
+
     def model_weights(self) -> ModelWeights:
         """Return a copy of the weights as NumPy arrays."""
         learnt = self.config.first_state == "learnt"

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from textgen.config import ModelConfig, RunConfig, TrainingConfig
@@ -228,6 +229,9 @@ class _Session:
         language_model = build_language_model(
             config.model, tokenizer.vocab_size, seed=training.seed, execution=execution
         )
+        if config.model.dense_bias == "frequencies":
+            counts = np.bincount(corpus.train, minlength=tokenizer.vocab_size)
+            language_model.begin_with_frequencies(counts)
         self.model = CarriedStateModel(
             language_model,
             training,
