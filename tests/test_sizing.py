@@ -34,6 +34,17 @@ def test_more_passes_over_a_text_ask_for_more_dropout():
     assert dropouts[0] < dropouts[-1] <= 0.6
 
 
+def test_only_a_training_of_many_passes_lowers_its_rate():
+    assert _chosen(tokens=50_000_000).training.schedule == "constant"
+    assert _chosen(tokens=100_000).training.schedule == "cosine"
+
+
+def test_a_small_text_gets_no_more_units_for_more_time():
+    sizes = {_chosen(tokens=50_000, minutes=m).model.hidden_size for m in (5.0, 50.0, 500.0)}
+    assert len(sizes) == 1
+    assert sizes.pop() < _chosen(minutes=500.0).model.hidden_size
+
+
 def test_a_small_text_is_not_read_for_ever():
     limited = _chosen(tokens=20_000, minutes=30.0).training
     assert limited.epochs is not None

@@ -19,10 +19,7 @@ def demo() -> RunConfig:
         preset="demo",
         model=ModelConfig(embedding_dim=128, hidden_size=512, dropout=0.2),
         training=TrainingConfig(
-            seq_len=80,
-            max_minutes=1.3,
-            learning_rate=4e-3,
-            validate_every=300,
+            max_minutes=1.3, learning_rate=4e-3, average=0.98, validate_every=500
         ),
     )
 
@@ -36,8 +33,8 @@ def shakespeare() -> RunConfig:
     return RunConfig(
         preset="shakespeare",
         model=ModelConfig(hidden_size=512, dropout=0.15),
-        training=_small_steps(
-            max_minutes=3, learning_rate=4e-3, weight_decay=0.01, average=0.98, validate_every=500
+        training=TrainingConfig(
+            max_minutes=3, learning_rate=4e-3, schedule="constant", average=0.99, validate_every=500
         ),
     )
 
@@ -50,7 +47,9 @@ def small() -> RunConfig:
     return RunConfig(
         preset="small",
         model=ModelConfig(embedding_dim=64, hidden_size=512, dropout=0.4, weight_drop=0.25),
-        training=_small_steps(max_minutes=10, learning_rate=3e-3, average=0.998),
+        training=TrainingConfig(
+            max_minutes=10, learning_rate=3e-3, average=0.998, validate_every=1000
+        ),
     )
 
 
@@ -63,7 +62,9 @@ def medium() -> RunConfig:
     return RunConfig(
         preset="medium",
         model=ModelConfig(hidden_size=768, dropout=0.4, weight_drop=0.2),
-        training=_small_steps(max_minutes=10, learning_rate=2.5e-3, average=0.998),
+        training=TrainingConfig(
+            max_minutes=10, learning_rate=2.5e-3, average=0.998, validate_every=1000
+        ),
     )
 
 
@@ -72,7 +73,9 @@ def large() -> RunConfig:
     return RunConfig(
         preset="large",
         model=ModelConfig(hidden_size=1024, dropout=0.5, weight_drop=0.3),
-        training=_small_steps(max_minutes=30, learning_rate=2e-3, average=0.999),
+        training=TrainingConfig(
+            max_minutes=30, learning_rate=2e-3, average=0.999, validate_every=1000
+        ),
     )
 
 
@@ -86,7 +89,9 @@ def subword() -> RunConfig:
         preset="subword",
         tokenizer=TokenizerConfig(tokenizer="subword", vocab_size=1024),
         model=ModelConfig(hidden_size=768, dropout=0.5, weight_drop=0.2),
-        training=_small_steps(max_minutes=10, learning_rate=2.5e-3, average=0.998),
+        training=TrainingConfig(
+            max_minutes=10, learning_rate=2.5e-3, average=0.998, validate_every=1000
+        ),
     )
 
 
@@ -94,17 +99,21 @@ def poetry() -> RunConfig:
     """Verse in a script of thousands of characters, each of them a token. Not measured."""
     return RunConfig(
         preset="poetry",
-        model=ModelConfig(embedding_dim=512, hidden_size=512, dropout=0.4, tie_weights=True),
-        training=_small_steps(max_minutes=5, learning_rate=3e-3, average=0.99),
+        model=ModelConfig(embedding_dim=384, hidden_size=384, dropout=0.2, tie_weights=True),
+        training=TrainingConfig(
+            max_minutes=5, learning_rate=4e-3, average=0.99, validate_every=500
+        ),
     )
 
 
 def code() -> RunConfig:
-    """Program text: longer windows, to learn an indentation from where it began. Not measured."""
+    """Program text. Not measured."""
     return RunConfig(
         preset="code",
         model=ModelConfig(hidden_size=512, dropout=0.1),
-        training=_small_steps(seq_len=128, max_minutes=5, learning_rate=4e-3, average=0.99),
+        training=TrainingConfig(
+            max_minutes=3, learning_rate=4e-3, average=0.99, validate_every=500
+        ),
     )
 
 
@@ -126,35 +135,9 @@ def gpu() -> RunConfig:
             seq_len=128,
             max_minutes=10,
             learning_rate=2e-3,
-            weight_decay=0.02,
             average=0.998,
             validate_every=500,
         ),
-    )
-
-
-def _small_steps(
-    *,
-    max_minutes: float,
-    learning_rate: float,
-    average: float,
-    seq_len: int = 64,
-    weight_decay: float = 0.02,
-    validate_every: int = 1000,
-) -> TrainingConfig:
-    """Return what these presets share: 32 lanes of short windows, so that steps are many.
-
-    On two cores such a step costs a third of one of 64 lanes of 100 tokens; after equally many
-    tokens tinyshakespeare costs 0.09 nats less than with 48 lanes of 96 (docs/experiments.md, 14).
-    """
-    return TrainingConfig(
-        batch_size=32,
-        seq_len=seq_len,
-        max_minutes=max_minutes,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        average=average,
-        validate_every=validate_every,
     )
 
 
