@@ -71,15 +71,16 @@ _BUDGETS = (
     Trial("10 min, subword", "subword", 600),
 )
 
-# of the preset `shakespeare`: what is taken out of the recipe, or put in that it left out
-_ABLATION_SECONDS = 40
+# what is taken out of a preset, or put in that it left out
 _CHANGES = {
+    "as it is": "",
     "64 lanes of 100": "--batch-size 64 --seq-len 100",
     "no average of the weights": "--average None",
     "no dropout": "--dropout 0",
-    "constant rate": "--schedule constant",
-    "linear rate": "--schedule linear",
     "no weight decay": "--weight-decay 0",
+    "Dense bias of zeros": "--dense-bias zeros",
+    "cosine rate": "--schedule cosine",
+    "linear rate": "--schedule linear",
     "weight drop 0.2": "--weight-drop 0.2",
     "input dropout 0.1": "--input-dropout 0.1",
     "embedding dropout 0.05": "--embedding-dropout 0.05",
@@ -94,6 +95,24 @@ _CHANGES = {
         "--num-layers 2 --hidden-size 320 --residual --layer-norm"
     ),
 }
+# preset, seconds, changes: a short training, and one of several passes over the text
+_ABLATIONS = (
+    ("shakespeare", 40, _CHANGES),
+    (
+        "small",
+        180,
+        {
+            "as it is": "",
+            "no average of the weights": "--average None",
+            "no dropout": "--dropout 0",
+            "no weight decay": "--weight-decay 0",
+            "no weight drop": "--weight-drop 0",
+            "constant rate": "--schedule constant",
+            "jitter of 8": "--seq-len-jitter 8",
+            "state reset 0.02": "--state-reset 0.02",
+        },
+    ),
+)
 
 # of the preset `shakespeare`, each with the units that make about 1.23 million weights
 _CELL_SECONDS = 82
@@ -209,29 +228,41 @@ def _budget_rows(trial: Trial, results: list[dict[str, Any]]) -> Iterator[Measur
 
 
 def _ablations(bench: Bench) -> Part:
-    """Take each ingredient out of the recipe, or put one in, one at a time."""
-    return _compare(bench, {"the recipe": ""} | _CHANGES, _ABLATION_SECONDS, "ablations.svg")
+    """Take each ingredient out of a recipe, or put one in, one at a time."""
+    parts = [
+        _compare(bench, preset, seconds, changes, f"ablations-{preset}.svg")
+        for preset, seconds, changes in _ABLATIONS
+    ]
+
+    def draw(folder: Path) -> None:
+        for _, draw_one in parts:
+            draw_one(folder)
+
+    return [row for rows, _ in parts for row in rows], draw
 
 
 def _cells(bench: Bench) -> Part:
     """Compare cells of equally many weights in equally many seconds."""
-    return _compare(bench, _CELLS, _CELL_SECONDS, "cells.svg")
+    return _compare(bench, "shakespeare", _CELL_SECONDS, _CELLS, "cells.svg")
 
 
-def _compare(bench: Bench, changes: dict[str, str], seconds: float, picture: str) -> Part:
-    """Train the preset `shakespeare` with each of some changes."""
+def _compare(
+    bench: Bench, preset: str, seconds: float, changes: dict[str, str], picture: str
+) -> tuple[list[Measurement], Callable[[Path], None]]:
+    """Train a preset with each of some changes."""
     rows, values = [], {}
-    for case, flags in list(changes.items())[: 1 if bench.quick else None]:
-        result = bench.run(Trial(case, "shakespeare", seconds, flags=flags))[0]
-        values[case] = result["carried"]
+    for change, flags in list(changes.items())[: 1 if bench.quick else None]:
+        case = f"{preset}, {change}"
+        result = bench.run(Trial(case, preset, seconds, flags=flags))[0]
+        values[change] = result["carried"]
         first = next(iter(values.values()))
         rows += [
             Measurement(case, "textgen", result["carried"], _UNIT),
-            Measurement(f"{case}, change", "textgen", result["carried"] - first, "nats"),
+            Measurement(f"{case}, difference", "textgen", result["carried"] - first, "nats"),
             Measurement(f"{case}, steps", "textgen", result["steps"], "steps"),
             Measurement(f"{case}, weights", "textgen", result["parameters"], "weights"),
         ]
-    title = f"tinyshakespeare after {seconds} s on two CPU cores"
+    title = f"tinyshakespeare, {preset}, after {seconds:.0f} s on two CPU cores"
     return rows, lambda folder: plot_dots(values, folder / picture, title, _UNIT)
 
 
