@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from textgen.config import Cell
+from textgen.models.drop_connect import DropConnect
 from textgen.models.fused_recurrence import fused_recurrence
 from textgen.models.reference_recurrence import reference_recurrence
 from textgen.models.weights import GATES, Array
@@ -56,7 +57,7 @@ class RecurrentLayer(keras.layers.Layer):
         self.implementation = kernel
         self.keep_bias = keep_bias
         self.stock = _stock_layer(hidden_size, cell, kernel, precision, seed)
-        self.weight_drop = keras.layers.Dropout(weight_drop, seed=seed + 2)
+        self.weight_drop = DropConnect(weight_drop, seed=seed + 2)
 
     def build(self, inputs_shape, *_) -> None:
         """Make the weights for inputs of `[batch, time, features]`."""
