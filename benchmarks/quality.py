@@ -50,6 +50,7 @@ class Trial:
         protocols: How the result is scored; `curve`: the weights of each validation, too.
         seeds: Trainings; the mean is reported, and the spread.
         flags: More of `train.py`.
+        share: Of the training text, how much of its beginning is trained on.
     """
 
     case: str
@@ -58,6 +59,7 @@ class Trial:
     protocols: tuple[str, ...] = ("carried",)
     seeds: int = 1
     flags: str = ""
+    share: float = 1.0
 
 
 _QUICK_SECONDS = 20
@@ -95,12 +97,11 @@ _CHANGES = {
         "--num-layers 2 --hidden-size 320 --residual --layer-norm"
     ),
 }
-# preset, seconds, changes: a short training, and one of several passes over the text
+# of a few passes over the text; and of some fifteen, over the first quarter of it
 _ABLATIONS = (
-    ("shakespeare", 40, _CHANGES),
+    (Trial("shakespeare", "shakespeare", 40), _CHANGES),
     (
-        "small",
-        180,
+        Trial("small, a quarter of the text", "small", 120, share=0.25),
         {
             "as it is": "",
             "no average of the weights": "--average None",
@@ -115,7 +116,6 @@ _ABLATIONS = (
 )
 
 # of the preset `shakespeare`, each with the units that make about 1.23 million weights
-_CELL_SECONDS = 82
 _CELLS = {
     "gru": "--hidden-size 512",
     "lstm": "--cell lstm --hidden-size 432",
@@ -132,7 +132,6 @@ class Bench:
         border = int(0.9 * len(text))
         self.train_text, self.held_out = text[:border], text[border:]
         self.folder, self.quick = folder, quick
-        (folder / "train.txt").write_text(self.train_text, "utf-8")
         (folder / "held_out.txt").write_text(self.held_out, "utf-8")
 
     def run(self, trial: Trial) -> list[dict[str, Any]]:
@@ -142,6 +141,8 @@ class Bench:
 
     def _train(self, trial: Trial, seed: int) -> dict[str, Any]:
         seconds = min(trial.seconds, _QUICK_SECONDS) if self.quick else trial.seconds
+        text = self.train_text[: int(trial.share * len(self.train_text))]
+        (self.folder / "train.txt").write_text(text, "utf-8")
         command = [
             *(sys.executable, "-m", "benchmarks.peers.timed_train"),
             *(str(seconds), str(self.folder / "run"), str(self.folder / "held_out.txt")),
@@ -230,8 +231,8 @@ def _budget_rows(trial: Trial, results: list[dict[str, Any]]) -> Iterator[Measur
 def _ablations(bench: Bench) -> Part:
     """Take each ingredient out of a recipe, or put one in, one at a time."""
     parts = [
-        _compare(bench, preset, seconds, changes, f"ablations-{preset}.svg")
-        for preset, seconds, changes in _ABLATIONS
+        _compare(bench, trial, changes, f"ablations-{trial.preset}.svg")
+        for trial, changes in _ABLATIONS
     ]
 
     def draw(folder: Path) -> None:
@@ -243,17 +244,17 @@ def _ablations(bench: Bench) -> Part:
 
 def _cells(bench: Bench) -> Part:
     """Compare cells of equally many weights in equally many seconds."""
-    return _compare(bench, "shakespeare", _CELL_SECONDS, _CELLS, "cells.svg")
+    return _compare(bench, Trial("shakespeare", "shakespeare", 82), _CELLS, "cells.svg")
 
 
 def _compare(
-    bench: Bench, preset: str, seconds: float, changes: dict[str, str], picture: str
+    bench: Bench, trial: Trial, changes: dict[str, str], picture: str
 ) -> tuple[list[Measurement], Callable[[Path], None]]:
-    """Train a preset with each of some changes."""
+    """Train with each of some changes."""
     rows, values = [], {}
     for change, flags in list(changes.items())[: 1 if bench.quick else None]:
-        case = f"{preset}, {change}"
-        result = bench.run(Trial(case, preset, seconds, flags=flags))[0]
+        case = f"{trial.case}, {change}"
+        result = bench.run(replace(trial, case=case, flags=flags))[0]
         values[change] = result["carried"]
         first = next(iter(values.values()))
         rows += [
@@ -262,7 +263,7 @@ def _compare(
             Measurement(f"{case}, steps", "textgen", result["steps"], "steps"),
             Measurement(f"{case}, weights", "textgen", result["parameters"], "weights"),
         ]
-    title = f"tinyshakespeare, {preset}, after {seconds:.0f} s on two CPU cores"
+    title = f"tinyshakespeare, {trial.case}, {trial.seconds:.0f} s on two CPU cores"
     return rows, lambda folder: plot_dots(values, folder / picture, title, _UNIT)
 
 

@@ -15,7 +15,7 @@ from benchmarks.report import Measurement, parse_flags, report
 from textgen.runs import RunDirectory
 
 _ROOT = Path(__file__).resolve().parents[1]
-_MINUTES = 1.5
+_MINUTES = 1.0
 _PRESETS = ("auto", "shakespeare", "poetry")
 
 
