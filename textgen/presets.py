@@ -14,7 +14,11 @@ from textgen.errors import ConfigError
 
 
 def demo() -> RunConfig:
-    """A first model in a minute, on the corpus that Python itself ships."""
+    """A first model in a minute, on the corpus that Python itself ships.
+
+    `train.py --preset demo`: 1.05 million weights; 1.65 bits per character of that corpus's last
+    10 % after its 78 seconds.
+    """
     return RunConfig(
         preset="demo",
         model=ModelConfig(embedding_dim=128, hidden_size=512, dropout=0.2),
@@ -27,8 +31,8 @@ def demo() -> RunConfig:
 def shakespeare() -> RunConfig:
     """The standard small benchmark, tinyshakespeare, in one to three minutes.
 
-    `train.py input.txt --preset shakespeare`: 1.23 million weights; 1.533 after 82 seconds, mean
-    of three seeds (1.516 to 1.548). After its 3 minutes: not measured.
+    `train.py input.txt --preset shakespeare`: 1.23 million weights; 1.515 after 82 seconds, mean
+    of three seeds (1.514 to 1.516); 1.486 after its 3 minutes.
     """
     return RunConfig(
         preset="shakespeare",
@@ -69,7 +73,7 @@ def medium() -> RunConfig:
 
 
 def large() -> RunConfig:
-    """For half an hour and more, or a corpus of many books. Not measured."""
+    """For half an hour and more, or a corpus of many books: 4.02 million weights. Not measured."""
     return RunConfig(
         preset="large",
         model=ModelConfig(hidden_size=1024, dropout=0.5, weight_drop=0.3),
@@ -96,7 +100,11 @@ def subword() -> RunConfig:
 
 
 def poetry() -> RunConfig:
-    """Verse in a script of thousands of characters, each of them a token. Not measured."""
+    """Verse in a script of thousands of characters, each of them a token.
+
+    `train.py poems.txt --preset poetry`, Tang poems, 810,000 characters to train on, 6,226 different
+    ones: 3.28 million weights; 4.606 after 5 minutes, of the last 10 %.
+    """
     return RunConfig(
         preset="poetry",
         model=ModelConfig(embedding_dim=384, hidden_size=384, dropout=0.2, tie_weights=True),
@@ -107,7 +115,11 @@ def poetry() -> RunConfig:
 
 
 def code() -> RunConfig:
-    """Program text. Not measured."""
+    """Program text: more of it than can be read twice, so that little is dropped.
+
+    `train.py LIB/*.py --preset code`, Python 3.11's standard library, 4.2 million characters to
+    train on: 1.31 million weights; 1.246 after 3 minutes, of the last 10 %.
+    """
     return RunConfig(
         preset="code",
         model=ModelConfig(hidden_size=512, dropout=0.1),
