@@ -102,8 +102,8 @@ def subword() -> RunConfig:
 def poetry() -> RunConfig:
     """Verse in a script of thousands of characters, each of them a token.
 
-    `train.py poems.txt --preset poetry`, Tang poems, 810,000 characters to train on, 6,226 different
-    ones: 3.28 million weights; 4.606 after 5 minutes, of the last 10 %.
+    `train.py poems.txt --preset poetry`, Tang poems, 810,000 characters to train on, 6,226
+    different ones: 3.28 million weights; 4.606 after 5 minutes, of the last 10 %.
     """
     return RunConfig(
         preset="poetry",
