@@ -109,7 +109,7 @@ def test_a_prompt_comes_from_a_file_or_from_standard_input(tiny_run, tmp_path):
     assert outputs[0].startswith("5 green")
 
 
-def test_auto_chooses_for_the_text_and_flags_win(capfd, corpus_file, tmp_path, monkeypatch):
+def test_auto_chooses_for_the_text_and_flags_win(capfd, caplog, corpus_file, tmp_path, monkeypatch):
     from textgen.training import throughput
 
     measured = []
@@ -125,6 +125,7 @@ def test_auto_chooses_for_the_text_and_flags_win(capfd, corpus_file, tmp_path, m
         "--hidden-size", 16, "--batch-size", 4, "--max-minutes", 1,
     )  # fmt: skip
     assert code == 0 and len(measured) == 1
+    assert "auto: 16 units" in caplog.text and "4 lanes of 64 tokens" in caplog.text
     config = textgen.RunDirectory(folder).read_config()
     assert (config.preset, config.model.hidden_size, config.training.batch_size) == ("auto", 16, 4)
     assert (config.training.epochs, config.training.max_minutes) == (1, 1)

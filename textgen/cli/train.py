@@ -136,7 +136,17 @@ def _parse_auto(arguments: list[str], prog: str) -> tuple[TrainCommand, str]:
 
     limit_threads()  # before a tfds: source starts other ones
     text = read_corpus(config.corpus)
-    return _parse_beside(size_to_fit(config, text), arguments, prog), text
+    command = _parse_beside(size_to_fit(config, text), arguments, prog)
+    model, training = command.config.model, command.config.training
+    _log.info(
+        "auto: %d units, dropout %.2f, %d lanes of %d tokens, learning rate %g",
+        model.hidden_size,
+        model.dropout,
+        training.batch_size,
+        training.seq_len,
+        training.learning_rate,
+    )
+    return command, text
 
 
 def _read_early(corpus: CorpusConfig) -> str | None:

@@ -88,13 +88,6 @@ def size_to_fit(config: RunConfig, text: str) -> RunConfig:
         minutes=asked.max_minutes or DEFAULT_MINUTES,
         tokens_per_second=rate,
     )
-    _log.info(
-        "auto: %d units, dropout %.2f, %d lanes of %d tokens (%s tokens per second with 512 units)",
-        chosen.model.hidden_size,
-        chosen.model.dropout,
-        chosen.training.batch_size,
-        chosen.training.seq_len,
-        f"{rate:,.0f}",
-    )
+    _log.info("auto: this machine trains 512 units on %s tokens per second", f"{rate:,.0f}")
     found = {name: getattr(chosen.training, name) for name in CHOSEN}
     return replace(config, model=chosen.model, training=replace(asked, **found))
