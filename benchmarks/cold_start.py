@@ -40,7 +40,7 @@ def random_run(path: Path, hidden_size: int) -> RunDirectory:
         embedding=normal(66, 256),
         layers=(
             LayerWeights(
-                kernel=normal(256, gates),
+                input_kernel=normal(256, gates),
                 recurrent_kernel=normal(hidden_size, gates),
                 bias=normal(2, gates),
             ),

@@ -1,4 +1,4 @@
-"""Does `max_copy` keep a model that has learnt a passage by heart from reciting it, at what cost?
+"""Does `max_copy` keep a model that has learned a passage by heart from reciting it, at what cost?
 
 A model is trained on Python's own documentation with one passage of it planted again and
 again. Then it goes on from the passage's beginning at temperature 0, and writes 100 texts
@@ -46,20 +46,20 @@ def _measure(model: textgen.Bundle, prompt: str, samples: int) -> list[Measureme
         recited = [Request(prompt=prompt, sampling=replace(greedy, max_copy=limit))]
         requests = [
             Request(
-                prompt=prompt if row % 2 else "", sampling=replace(drawn, max_copy=limit), row=row
+                prompt=prompt if row % 2 else "", sampling=replace(drawn, max_copy=limit), sample_index=row
             )
             for row in range(samples)
         ]
-        model.write(requests[:1])
+        model.generate_batch(requests[:1])
         begun = time.perf_counter()
-        texts = model.write(requests)
+        texts = model.generate_batch(requests)
         rate = samples * _LENGTH / (time.perf_counter() - begun)
         single = [Request(sampling=replace(drawn, max_new_tokens=4_000, max_copy=limit))]
         begun = time.perf_counter()
-        model.write(single)
+        model.generate_batch(single)
         one = 4_000 / (time.perf_counter() - begun)
         for case, value, unit in (
-            ("longest copy at temperature 0", _longest(model, model.write(recited)), "characters"),
+            ("longest copy at temperature 0", _longest(model, model.generate_batch(recited)), "characters"),
             (f"longest copy in {samples} texts", _longest(model, texts), "characters"),
             (f"{samples} streams", rate, "tokens/s"),
             ("1 stream", one, "tokens/s"),

@@ -12,7 +12,8 @@ from benchmarks.peers.textgen_write import random_weights
 from benchmarks.peers.writing import VOCAB_SIZE
 from benchmarks.report import Measurement, parse_flags, report
 from textgen.config import SamplingConfig
-from textgen.generation import Request, make_engine, stream_text
+from textgen.engines import make_engine
+from textgen.generation import Request, stream_text
 from textgen.tokenizers.char import CharTokenizer
 
 _CHARACTERS = 1_000_000

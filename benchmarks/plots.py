@@ -2,7 +2,7 @@
 
 White behind and dark ink on it, so that they read in GitHub's light and dark themes alike.
 The file's ending chooses the format, `.svg` or `.png`; the same figures give the same file.
-Drawing needs matplotlib, which requirements-notebooks.txt brings.
+LoopEngine needs matplotlib, which requirements-notebooks.txt brings.
 """
 
 import math

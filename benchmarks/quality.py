@@ -77,7 +77,7 @@ _BUDGETS = (
 _CHANGES = {
     "as it is": "",
     "64 lanes of 100": "--batch-size 64 --seq-len 100",
-    "no average of the weights": "--average None",
+    "no average of the weights": "--ema-decay None",
     "no dropout": "--dropout 0",
     "no weight decay": "--weight-decay 0",
     "Dense bias of zeros": "--dense-bias zeros",
@@ -87,10 +87,10 @@ _CHANGES = {
     "input dropout 0.1": "--input-dropout 0.1",
     "embedding dropout 0.05": "--embedding-dropout 0.05",
     "jitter of 8": "--seq-len-jitter 8",
-    "state reset 0.02": "--state-reset 0.02",
-    "first state learnt": "--first-state learnt",
-    "update gate's bias 1": "--keep-bias 1",
-    "AR 1, TAR 1": "--activation-penalty 1 --change-penalty 1",
+    "state reset 0.02": "--state-reset-probability 0.02",
+    "first state learned": "--initial-state learned",
+    "update gate's bias 1": "--forget-bias 1",
+    "AR 1, TAR 1": "--activation-penalty 1 --temporal-penalty 1",
     "tied, 448 units": "--tie-weights --embedding-dim 448 --hidden-size 448",
     "2 layers of 320": "--num-layers 2 --hidden-size 320",
     "the same, residual and normalised": (
@@ -104,12 +104,12 @@ _ABLATIONS = (
         Trial("small, a quarter of the text", "small", 120, share=0.25),
         {
             "as it is": "",
-            "no average of the weights": "--average None",
+            "no average of the weights": "--ema-decay None",
             "no dropout": "--dropout 0",
             "no weight decay": "--weight-decay 0",
             "no weight drop": "--weight-drop 0",
             "constant rate": "--schedule constant",
-            "state reset 0.02": "--state-reset 0.02",
+            "state reset 0.02": "--state-reset-probability 0.02",
         },
     ),
 )

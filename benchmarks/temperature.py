@@ -42,8 +42,8 @@ def _held_out(model: Bundle, count: int) -> list[str]:
 
 def _written(model: Bundle, temperature: float, count: int) -> list[str]:
     sampling = SamplingConfig(temperature=temperature, max_new_tokens=_LENGTH + 200)
-    requests = [Request(sampling=sampling, row=row) for row in range(count)]
-    return [written.text[200 : 200 + _LENGTH] for written in model.write(requests)]
+    requests = [Request(sampling=sampling, sample_index=row) for row in range(count)]
+    return [written.text[200 : 200 + _LENGTH] for written in model.generate_batch(requests)]
 
 
 def _statistics(texts: list[str]) -> dict[str, float]:

@@ -7,6 +7,13 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import pytest
 
+from tests.builders import (
+    FEW_MODELS,
+    MODELS,
+    PieceTokenizer,
+    make_lively_weights,
+    make_weights,
+)
 from textgen.config import ModelConfig, RunConfig, TrainingConfig
 
 TEXT = "".join(
@@ -44,3 +51,30 @@ def tiny_run(tiny_config, tmp_path_factory):
     from textgen.training import train
 
     return train(tiny_config, tmp_path_factory.mktemp("runs") / "tiny", text=TEXT)
+
+
+@pytest.fixture(params=MODELS.values(), ids=MODELS)
+def parts(request):
+    """Every kind of model, as arguments of `random_weights`."""
+    return request.param
+
+
+@pytest.fixture(params=FEW_MODELS.values(), ids=FEW_MODELS)
+def few_parts(request):
+    """Each cell plain, in one layer and in three, and with everything."""
+    return request.param
+
+
+@pytest.fixture
+def random_weights():
+    return make_weights
+
+
+@pytest.fixture
+def lively_weights():
+    return make_lively_weights
+
+
+@pytest.fixture
+def tokenizer():
+    return PieceTokenizer()

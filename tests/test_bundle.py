@@ -84,12 +84,12 @@ def _files(run):
 def test_an_adapted_model_knows_its_text_and_leaves_its_run_as_it_was(copied_run):
     model, tale = textgen.load(copied_run.path), "moose gnaw a lemon, owls dream.\n"
     before = _files(copied_run)
-    adapted = model.adapted(tale * 4, passes=5)
+    adapted = model.adapt(tale * 4, passes=5)
     assert adapted.score(tale).loss < model.score(tale).loss
     sampling = textgen.SamplingConfig(max_new_tokens=30, temperature="auto")
     assert len(adapted.generate(tale, sampling)) == 30
     assert adapted.temperature == adapted._measure_temperature()["temperature"]
-    assert replace(adapted, precision="int8").rounding_loss() < 1
+    assert replace(adapted, weights_format="int8").rounding_loss() < 1
     assert _files(copied_run) == before
     assert model.weights_sha256 != adapted.weights_sha256
 
@@ -97,17 +97,17 @@ def test_an_adapted_model_knows_its_text_and_leaves_its_run_as_it_was(copied_run
 def test_a_receipt_tells_what_the_model_learnt_and_from_which_weights(copied_run, tmp_path):
     model = textgen.load(copied_run.path)
     settings = DynamicConfig(segment=16, learning_rate=0.01)
-    adapted = model.adapted("owls dream", 2, settings).adapted("a moose\u6f22", unknown="skip")
+    adapted = model.adapt("owls dream", 2, settings).adapt("a moose\u6f22", unknown="skip")
     request = textgen.Request(sampling=textgen.SamplingConfig(max_new_tokens=40))
-    texts = [written.text for written in adapted.write([request])]
-    adapted.receipt([request], texts).write(tmp_path / "receipt.json")
-    receipt = Receipt.read(tmp_path / "receipt.json")
+    texts = [written.text for written in adapted.generate_batch([request])]
+    adapted.receipt([request], texts).save(tmp_path / "receipt.json")
+    receipt = Receipt.load(tmp_path / "receipt.json")
     assert receipt.weights_sha256 == model.weights_sha256
     assert [(a.text, a.passes) for a in receipt.adaptations] == [
         ("owls dream", 2),
         ("a moose\u6f22", 1),
     ]
-    again = model.readapted(receipt.adaptations)
+    again = model.replay_adaptations(receipt.adaptations)
     assert again.weights_sha256 == adapted.weights_sha256
     assert receipt.differences(again.receipt([request], texts)) == []
 
@@ -117,7 +117,7 @@ def test_a_receipt_tells_what_the_model_learnt_and_from_which_weights(copied_run
 )
 def test_what_cannot_be_learnt_from_is_refused(tiny_run, text, passes, words):
     with pytest.raises(textgen.TextgenError, match=words):
-        textgen.load(tiny_run.path).adapted(text, passes)
+        textgen.load(tiny_run.path).adapt(text, passes)
 
 
 def test_every_protocol_scores_a_split_as_it_scores_its_text(run):

@@ -12,7 +12,7 @@ from textgen.config import (
     TokenizerConfig,
     TrainingConfig,
 )
-from textgen.config.run import SCHEMA_VERSION
+from textgen.config.migrations import SCHEMA_VERSION
 from textgen.errors import ConfigError
 from textgen.presets import PRESETS, get_preset
 
@@ -35,11 +35,11 @@ from textgen.presets import PRESETS, get_preset
         lambda: ModelConfig(tie_weights=True, embedding_dim=3, hidden_size=4),
         lambda: ModelConfig(residual=True),
         lambda: ModelConfig(layer_norm=True, num_layers=1),
-        lambda: ModelConfig(cell="rnn", keep_bias=1.0),
-        lambda: ModelConfig(keep_bias=float("nan")),
-        lambda: TrainingConfig(average=1.0),
-        lambda: TrainingConfig(state_reset=1.0),
-        lambda: TrainingConfig(change_penalty=-1.0),
+        lambda: ModelConfig(cell="rnn", forget_bias=1.0),
+        lambda: ModelConfig(forget_bias=float("nan")),
+        lambda: TrainingConfig(ema_decay=1.0),
+        lambda: TrainingConfig(state_reset_probability=1.0),
+        lambda: TrainingConfig(temporal_penalty=-1.0),
         lambda: TrainingConfig(seq_len=8, seq_len_jitter=2),
         lambda: TrainingConfig(batch_size=0),
         lambda: TrainingConfig(max_minutes=0.0),

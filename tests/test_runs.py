@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import textgen
-from textgen.config.run import SCHEMA_VERSION
+from textgen.config.migrations import SCHEMA_VERSION
 from textgen.errors import RunError
 from textgen.runs import RunDirectory, newest_run, unused_run
 from textgen.storage import write_atomically

@@ -14,6 +14,8 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from textgen.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from textgen.bundle import Bundle, load
     from textgen.config import (
@@ -25,13 +27,11 @@ if TYPE_CHECKING:
         TrainingConfig,
     )
     from textgen.errors import TextgenError
-    from textgen.generation import Request, Written
+    from textgen.generation import GeneratedText, Request
     from textgen.metrics import TextScore
     from textgen.presets import get_preset
     from textgen.runs import RunDirectory
     from textgen.training import resume, train
-
-__version__ = "0.1.0"
 
 # a keras.json that names another backend must not decide for this package
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -39,6 +39,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 _MODULE_OF = {
     "Bundle": "textgen.bundle",
     "CorpusConfig": "textgen.config",
+    "GeneratedText": "textgen.generation",
     "ModelConfig": "textgen.config",
     "Request": "textgen.generation",
     "RunConfig": "textgen.config",
@@ -48,7 +49,6 @@ _MODULE_OF = {
     "TextgenError": "textgen.errors",
     "TokenizerConfig": "textgen.config",
     "TrainingConfig": "textgen.config",
-    "Written": "textgen.generation",
     "get_preset": "textgen.presets",
     "load": "textgen.bundle",
     "resume": "textgen.training",
@@ -58,6 +58,7 @@ _MODULE_OF = {
 __all__ = [
     "Bundle",
     "CorpusConfig",
+    "GeneratedText",
     "ModelConfig",
     "Request",
     "RunConfig",
@@ -67,7 +68,6 @@ __all__ = [
     "TextgenError",
     "TokenizerConfig",
     "TrainingConfig",
-    "Written",
     "get_preset",
     "load",
     "resume",

@@ -6,17 +6,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from textgen import __version__
 from textgen.config import (
     DynamicConfig,
+    EngineName,
     ModelConfig,
     RunConfig,
     SamplingConfig,
     ScoringProtocol,
     Split,
     UnknownPolicy,
+    WeightsFormat,
 )
 from textgen.corpora.passages import PassageIndex
+from textgen.engines import Engine, choose_engine, make_engine
 from textgen.errors import ConfigError, RunError
 from textgen.evaluation import (
     EncodedText,
@@ -31,25 +33,21 @@ from textgen.evaluation import (
 )
 from textgen.generation import (
     Beam,
-    Engine,
-    EngineName,
+    GeneratedText,
     Request,
-    WeightsPrecision,
-    Written,
     beam_search,
     calibrate_temperature,
-    choose_engine,
-    make_engine,
+    generate_texts,
     stream_text,
-    write_texts,
 )
-from textgen.generation.drawing import fits_in_calls
 from textgen.generation.receipts import Adaptation, Receipt, installed_versions, text_hashes
+from textgen.generation.token_loop import fits_in_calls
 from textgen.metrics import TextScore
 from textgen.models.weights import ModelWeights
 from textgen.runs import RunDirectory
 from textgen.storage import tensors_sha256
 from textgen.tokenizers import Tokenizer
+from textgen.version import __version__
 
 # What rounding the weights may cost on the validation text, nats per token.
 MOST_LOSS = 0.005
@@ -66,8 +64,8 @@ class Bundle:
         tokenizer: Text to token ids and back.
         weights: The model.
         engine_name: Which implementation computes.
-        precision: Of the weights it writes and scores with.
-        adaptations: What it has learnt since it was loaded, first to last.
+        weights_format: Of the weights it writes and scores with.
+        adaptations: What it has learned since it was loaded, first to last.
     """
 
     run: RunDirectory
@@ -75,7 +73,7 @@ class Bundle:
     tokenizer: Tokenizer
     weights: ModelWeights
     engine_name: EngineName = "auto"
-    precision: WeightsPrecision = "float32"
+    weights_format: WeightsFormat = "float32"
     adaptations: tuple[Adaptation, ...] = ()
 
     def generate(
@@ -111,18 +109,18 @@ class Bundle:
     ) -> list[str]:
         """Write `num_samples` texts from one prompt; see `generate`."""
         requests = [
-            Request(prompt=prompt, sampling=sampling or SamplingConfig(), row=row)
+            Request(prompt=prompt, sampling=sampling or SamplingConfig(), sample_index=row)
             for row in range(num_samples)
         ]
-        return [written.text for written in self.write(requests, unknown=unknown)]
+        return [written.text for written in self.generate_batch(requests, unknown=unknown)]
 
-    def write(
+    def generate_batch(
         self,
         requests: Sequence[Request],
         *,
         unknown: UnknownPolicy = "error",
         logprobs: int | None = None,
-    ) -> list[Written]:
+    ) -> list[GeneratedText]:
         """Write the texts of many requests, of different prompts and settings, side by side.
 
         Args:
@@ -138,10 +136,10 @@ class Bundle:
             ConfigError: Settings that this model cannot fulfil.
             TokenizerError: A prompt has an unknown character, under `"error"`.
         """
-        return write_texts(
+        return generate_texts(
             self._engine(self._engine_for(requests, logprobs)),
             self.tokenizer,
-            [self.resolved(request) for request in requests],
+            [self.resolve(request) for request in requests],
             unknown=unknown,
             logprobs=logprobs,
             passages=self._passages_for(requests),
@@ -159,7 +157,7 @@ class Bundle:
         return stream_text(
             self._engine(self._engine_for([request])),
             self.tokenizer,
-            self.resolved(request),
+            self.resolve(request),
             unknown=unknown,
             passages=self._passages_for([request]),
         )
@@ -195,15 +193,15 @@ class Bundle:
             weights_sha256=loaded,
             tokenizer_sha256=self.tokenizer.fingerprint(),
             engine=self._engine_for(requests),
-            weights=self.precision,
+            weights_format=self.weights_format,
             unknown=unknown,
-            requests=tuple(self.resolved(request) for request in requests),
+            requests=tuple(self.resolve(request) for request in requests),
             text_sha256=text_hashes(texts),
             versions=installed_versions(__version__),
             adaptations=self.adaptations,
         )
 
-    def resolved(self, request: Request) -> Request:
+    def resolve(self, request: Request) -> Request:
         """Return the request with what only the run knows filled in.
 
         Args:
@@ -277,10 +275,10 @@ class Bundle:
         if self.engine_name != "auto":
             return self.engine_name
         tokens = max((request.sampling.max_new_tokens for request in requests), default=0)
-        in_calls = all(fits_in_calls(self.resolved(r).sampling) for r in requests)
+        in_calls = all(fits_in_calls(self.resolve(r).sampling) for r in requests)
         return choose_engine(
             self.weights,
-            self.precision,
+            self.weights_format,
             len(requests),
             tokens,
             stepwise=logprobs is not None or not in_calls,
@@ -288,14 +286,14 @@ class Bundle:
 
     def _engine(self, name: EngineName) -> Engine:
         if name not in self._engines:
-            self._engines[name] = make_engine(name, self.weights, self.precision)
+            self._engines[name] = make_engine(name, self.weights, self.weights_format)
         return self._engines[name]
 
     @cached_property
     def _engines(self) -> dict[EngineName, Engine]:
         return {}
 
-    def adapted(
+    def adapt(
         self,
         text: str,
         passes: int = 1,
@@ -303,7 +301,7 @@ class Bundle:
         *,
         unknown: UnknownPolicy = "error",
     ) -> "Bundle":
-        """Return a model that has learnt from `text`; this one and its run stay as they are.
+        """Return a model that has learned from `text`; this one and its run stay as they are.
 
         Args:
             text: At least two tokens, in the manner that the model is to take over.
@@ -316,14 +314,14 @@ class Bundle:
 
         Raises:
             ConfigError: `text` is too short, or `passes` lies outside `[1, 1000]`.
-            RunError: Rounded to its precision, the adapted model loses too much.
+            RunError: Rounded to its weights_format, the adapted model loses too much.
             TokenizerError: `text` has an unknown character, under `"error"`.
             TrainingError: The weights grew beyond all bounds.
         """
         token_ids = self.tokenizer.encode(text, unknown)
         _require_adaptable(len(token_ids), passes)
         settings = settings or DynamicConfig()
-        learnt = Adaptation(
+        learned = Adaptation(
             text=text,
             passes=passes,
             settings=settings,
@@ -333,15 +331,15 @@ class Bundle:
         start_id = self.tokenizer.start_id
         weights = adapt(self.weights, self.config.model, token_ids, start_id, settings, passes)
         return _require_exact(
-            replace(self, weights=weights, adaptations=(*self.adaptations, learnt))
+            replace(self, weights=weights, adaptations=(*self.adaptations, learned))
         )
 
-    def readapted(self, adaptations: Sequence[Adaptation]) -> "Bundle":
-        """Return a model that has learnt what a receipt tells of, first to last."""
+    def replay_adaptations(self, adaptations: Sequence[Adaptation]) -> "Bundle":
+        """Return a model that has learned what a receipt tells of, first to last."""
         bundle = self
-        for learnt in adaptations:
-            bundle = bundle.adapted(
-                learnt.text, learnt.passes, learnt.settings, unknown=learnt.unknown
+        for learned in adaptations:
+            bundle = bundle.adapt(
+                learned.text, learned.passes, learned.settings, unknown=learned.unknown
             )
         return bundle
 
@@ -410,16 +408,16 @@ class Bundle:
 
     def rounding_loss(self) -> float:
         """Return what the precision costs on the validation text, nats per token; kept."""
-        found = self._measured(f"rounding_{self.precision}", self._measure_rounding)
-        return float(found[self.precision] - found["float32"])
+        found = self._measured(f"rounding_{self.weights_format}", self._measure_rounding)
+        return float(found[self.weights_format] - found["float32"])
 
     def _measure_rounding(self) -> dict[str, float]:
-        whole = replace(self, precision="float32").score_split("validation").loss
-        return {"float32": whole, self.precision: self.score_split("validation").loss}
+        whole = replace(self, weights_format="float32").score_split("validation").loss
+        return {"float32": whole, self.weights_format: self.score_split("validation").loss}
 
 
 def load(
-    run_dir: str | Path, *, engine: EngineName = "auto", weights: WeightsPrecision = "float32"
+    run_dir: str | Path, *, engine: EngineName = "auto", weights_format: WeightsFormat = "float32"
 ) -> Bundle:
     """Load a run by its path alone.
 
@@ -443,16 +441,16 @@ def load(
     loaded = run.read_weights(tokenizer)
     if not _is_of(loaded, config.model):
         raise RunError(f"config.json and model.safetensors of {run.path} do not fit together.")
-    return _require_exact(Bundle(run, config, tokenizer, loaded, engine, weights))
+    return _require_exact(Bundle(run, config, tokenizer, loaded, engine, weights_format))
 
 
 def _require_exact(bundle: Bundle) -> Bundle:
     """Return the model if its precision is held to cost little on the validation text."""
-    precision = bundle.precision
-    if precision != "float32" and (loss := bundle.rounding_loss()) > MOST_LOSS:
+    weights_format = bundle.weights_format
+    if weights_format != "float32" and (loss := bundle.rounding_loss()) > MOST_LOSS:
         raise RunError(
-            f"`weights={precision}` must cost at most {MOST_LOSS} nats per token on the validation "
-            f"text. Received: {loss:.4f}. Pass --weights float32."
+            f"`weights_format={weights_format}` must cost at most {MOST_LOSS} nats per token on the validation "
+            f"text. Received: {loss:.4f}. Pass --weights-format float32."
         )
     return bundle
 
@@ -463,7 +461,7 @@ def _is_of(weights: ModelWeights, config: ModelConfig) -> bool:
     parts = (
         (config.output_gate, last.output_gate),
         (config.layer_norm, last.norm),
-        (config.first_state == "learnt", weights.first_state),
+        (config.initial_state == "learned", weights.learned_initial_state),
     )
     same = all(getattr(weights, name) == getattr(config, name) for name in names)
     return same and all(wanted == (part is not None) for wanted, part in parts)

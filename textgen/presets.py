@@ -24,7 +24,7 @@ def demo() -> RunConfig:
         preset="demo",
         model=ModelConfig(embedding_dim=128, hidden_size=512, dropout=0.2),
         training=TrainingConfig(
-            max_minutes=1.3, learning_rate=4e-3, average=0.98, validate_every=500
+            max_minutes=1.3, learning_rate=4e-3, ema_decay=0.98, validate_every=500
         ),
     )
 
@@ -39,7 +39,7 @@ def shakespeare() -> RunConfig:
         preset="shakespeare",
         model=ModelConfig(hidden_size=512, dropout=0.15),
         training=TrainingConfig(
-            max_minutes=3, learning_rate=4e-3, schedule="constant", average=0.99, validate_every=500
+            max_minutes=3, learning_rate=4e-3, schedule="constant", ema_decay=0.99, validate_every=500
         ),
     )
 
@@ -53,7 +53,7 @@ def small() -> RunConfig:
         preset="small",
         model=ModelConfig(embedding_dim=64, hidden_size=512, dropout=0.4, weight_drop=0.25),
         training=TrainingConfig(
-            max_minutes=10, learning_rate=3e-3, average=0.998, validate_every=1000
+            max_minutes=10, learning_rate=3e-3, ema_decay=0.998, validate_every=1000
         ),
     )
 
@@ -68,7 +68,7 @@ def medium() -> RunConfig:
         preset="medium",
         model=ModelConfig(hidden_size=768, dropout=0.4, weight_drop=0.2),
         training=TrainingConfig(
-            max_minutes=10, learning_rate=2.5e-3, average=0.998, validate_every=1000
+            max_minutes=10, learning_rate=2.5e-3, ema_decay=0.998, validate_every=1000
         ),
     )
 
@@ -83,7 +83,7 @@ def large() -> RunConfig:
         preset="large",
         model=ModelConfig(hidden_size=1024, dropout=0.5, weight_drop=0.3),
         training=TrainingConfig(
-            max_minutes=30, learning_rate=2e-3, average=0.999, validate_every=1000
+            max_minutes=30, learning_rate=2e-3, ema_decay=0.999, validate_every=1000
         ),
     )
 
@@ -99,7 +99,7 @@ def subword() -> RunConfig:
         tokenizer=TokenizerConfig(tokenizer="subword", vocab_size=1024),
         model=ModelConfig(hidden_size=768, dropout=0.5, weight_drop=0.2),
         training=TrainingConfig(
-            max_minutes=10, learning_rate=2.5e-3, average=0.998, validate_every=1000
+            max_minutes=10, learning_rate=2.5e-3, ema_decay=0.998, validate_every=1000
         ),
     )
 
@@ -114,7 +114,7 @@ def poetry() -> RunConfig:
         preset="poetry",
         model=ModelConfig(embedding_dim=384, hidden_size=384, dropout=0.2, tie_weights=True),
         training=TrainingConfig(
-            max_minutes=5, learning_rate=4e-3, average=0.99, validate_every=500
+            max_minutes=5, learning_rate=4e-3, ema_decay=0.99, validate_every=500
         ),
     )
 
@@ -129,7 +129,7 @@ def code() -> RunConfig:
         preset="code",
         model=ModelConfig(hidden_size=512, dropout=0.1),
         training=TrainingConfig(
-            max_minutes=3, learning_rate=4e-3, average=0.99, validate_every=500
+            max_minutes=3, learning_rate=4e-3, ema_decay=0.99, validate_every=500
         ),
     )
 
@@ -152,7 +152,7 @@ def gpu() -> RunConfig:
             seq_len=128,
             max_minutes=10,
             learning_rate=2e-3,
-            average=0.998,
+            ema_decay=0.998,
             validate_every=500,
         ),
     )

@@ -12,7 +12,7 @@ from benchmarks.peers.paced_fit import PacedFit
 
 def main() -> None:
     """Train until there is no next share."""
-    sizes, precision = workload.parse()
+    sizes, matmul_dtype = workload.parse()
     codes = np.random.default_rng(1).integers(0, workload.VOCAB_SIZE, size=300_000)
     text = "".join(chr(48 + code) for code in codes)
     config = textgen.RunConfig(
@@ -28,7 +28,7 @@ def main() -> None:
             seq_len=workload.SEQ_LEN,
             learning_rate=workload.LEARNING_RATE,
             clip_norm=workload.CLIP_NORM,
-            precision=precision,
+            matmul_dtype=matmul_dtype,
             epochs=10_000,
             validate_every=100_000,
             checkpoint_minutes=None,

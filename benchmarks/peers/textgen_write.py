@@ -1,10 +1,11 @@
-"""`textgen.generation.write_texts` on random weights; the variant is the weights' precision."""
+"""`textgen.generation.generate_texts` on random weights; the variant is the weights' precision."""
 
 import numpy as np
 
 from benchmarks.peers import writing
 from textgen.config import SamplingConfig
-from textgen.generation import Request, choose_engine, make_engine, write_texts
+from textgen.engines import choose_engine, make_engine
+from textgen.generation import Request, generate_texts
 from textgen.models.weights import LayerWeights, ModelWeights
 from textgen.tokenizers.char import CharTokenizer
 
@@ -20,15 +21,15 @@ def main() -> None:
         sampling = SamplingConfig(
             temperature=writing.TEMPERATURE, top_k=top_k, max_new_tokens=steps
         )
-        requests = [Request(prompt="0", sampling=sampling, row=row) for row in range(streams)]
+        requests = [Request(prompt="0", sampling=sampling, sample_index=row) for row in range(streams)]
         engine = engines[choose_engine(weights, flags.variant, streams, steps)]
-        write_texts(engine, tokenizer, requests)
+        generate_texts(engine, tokenizer, requests)
 
     writing.serve(write)
 
 
-def _names(precision: str) -> tuple[str, ...]:
-    return ("numpy", "onnx") if precision == "float32" else ("onnx",)
+def _names(weights_format: str) -> tuple[str, ...]:
+    return ("numpy", "onnx") if weights_format == "float32" else ("onnx",)
 
 
 def random_weights(hidden_size: int, num_layers: int) -> ModelWeights:
@@ -41,7 +42,7 @@ def random_weights(hidden_size: int, num_layers: int) -> ModelWeights:
     sizes = [writing.EMBEDDING_DIM] + [hidden_size] * (num_layers - 1)
     layers = [
         LayerWeights(
-            kernel=draw(size, 3 * hidden_size),
+            input_kernel=draw(size, 3 * hidden_size),
             recurrent_kernel=draw(hidden_size, 3 * hidden_size),
             bias=draw(2, 3 * hidden_size),
         )

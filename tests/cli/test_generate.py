@@ -29,7 +29,7 @@ def test_prompts_of_a_file_are_written_side_by_side_and_as_json_lines(run, tmp_p
     path.write_text("9 green\n\n8 \n", "utf-8")
     out, _ = run("--prompts", path, "-n", 2, "--output", "jsonl", "--max-new-tokens", 20)
     rows = [json.loads(line) for line in out.splitlines()]
-    assert [(row["prompt"], row["row"]) for row in rows] == [
+    assert [(row["prompt"], row["sample_index"]) for row in rows] == [
         ("9 green", 0),
         ("9 green", 1),
         ("8 ", 0),
@@ -139,7 +139,7 @@ def test_settings_that_cancel_each_other_are_told(run):
         (["--max-copy", "0"], ["max_copy"]),
         (["--min-p", "2"], ["min_p"]),
         (["--temperature", "0", "--final-temperature", "1"], ["final_temperature"]),
-        (["--weights", "int8", "--engine", "numpy"], ["--engine onnx"]),
+        (["--weights-format", "int8", "--engine", "numpy"], ["--engine onnx"]),
         (["--stream", "--output", "jsonl"], ["--stream"]),
         (["--replay", "nowhere.json"], ["not a receipt"]),
         (["--prompts", "nowhere.txt"], ["nowhere.txt"]),

@@ -8,9 +8,9 @@ import pytest
 
 import textgen
 from textgen.config import DynamicConfig, ModelConfig
+from textgen.engines.reference_engine import ReferenceEngine
 from textgen.errors import ConfigError, CorpusError, TrainingError
 from textgen.evaluation import EncodedText, adapt, dynamic_score
-from textgen.generation.reference import ReferenceEngine
 from textgen.storage import tensors_sha256
 
 VOCAB_SIZE, START_ID = 7, 2
@@ -25,7 +25,7 @@ MODELS = {
         output_gate=True,
         residual=True,
         layer_norm=True,
-        first_state="learnt",
+        initial_state="learned",
     ),
 }
 # The letters are in the text of the tiny run, the words are not.
@@ -46,9 +46,9 @@ def fresh_weights(config):
     from textgen.models.language_model import build_language_model
 
     weights = build_language_model(config, VOCAB_SIZE, seed=3).model_weights()
-    if weights.first_state is None:
+    if weights.learned_initial_state is None:
         return weights
-    return replace(weights, first_state=weights.first_state + np.float32(0.5))
+    return replace(weights, learned_initial_state=weights.learned_initial_state + np.float32(0.5))
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def slow_loop(weights, config, token_ids, settings):
 
     model = build_language_model(config, VOCAB_SIZE)
     model.set_model_weights(weights)
-    variables = [v for v in model.trainable_variables if "first_state" not in v.path]
+    variables = [v for v in model.trainable_variables if "learned_initial_state" not in v.path]
     trained = [v.numpy().astype(np.float64) for v in variables]
     squares = [np.zeros_like(value) for value in trained]
     stream = np.append(START_ID, token_ids).astype(np.int32)

@@ -4,6 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from textgen.engines.numpy_engine import NumpyEngine
+from textgen.engines.reference_engine import ReferenceEngine
 from textgen.errors import CorpusError
 from textgen.evaluation import (
     EncodedText,
@@ -14,8 +16,6 @@ from textgen.evaluation import (
     surprise,
 )
 from textgen.evaluation.scoring import token_nats
-from textgen.generation.numpy_engine import NumpyEngine
-from textgen.generation.reference import ReferenceEngine
 from textgen.models.weights import ModelWeights
 
 ALPHABET = "\nab é😀"
@@ -169,7 +169,7 @@ def test_a_text_without_tokens_is_refused(function, text):
 def test_windows_equal_a_slow_loop_that_forgets_every_256_tokens(length):
     token_ids = np.random.default_rng(1).integers(0, 6, length).astype(np.int32)
     weights = make_weights(6, num_layers=2)
-    weights = replace(weights, first_state=np.full((2, 8), 0.3, np.float32))
+    weights = replace(weights, initial_state=np.full((2, 8), 0.3, np.float32))
     score = score_windows(NumpyEngine(weights), encoded(token_ids, length, 2 * length), 3)
     nats = []
     for start in range(0, length, 256):

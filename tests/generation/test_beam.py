@@ -5,10 +5,10 @@ from itertools import product
 import numpy as np
 import pytest
 
+from textgen.engines import make_engine
 from textgen.errors import ConfigError
 from textgen.generation.beam import Beam, beam_search
-from textgen.generation.engine import make_engine
-from textgen.generation.sampling import pick_greedy
+from textgen.sampling.draw import pick_greedy
 
 PROMPT = np.array([1, 2])
 

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 
 from textgen.config import SamplingConfig
+from textgen.engines import make_engine
 from textgen.errors import ConfigError, RunError
-from textgen.generation import Request, build_processors, make_engine, stream_text, write_texts
-from textgen.generation.drawing import Row, draw_tokens
+from textgen.generation import Request, generate_texts, stream_text, token_loop
+from textgen.generation.token_loop import Row
+from textgen.sampling import build_processors
 
 
 def generate(engine, tokenizer, prompt, config, num_samples=1):
-    requests = [Request(prompt=prompt, sampling=config, row=row) for row in range(num_samples)]
-    return [written.text for written in write_texts(engine, tokenizer, requests)]
+    requests = [Request(prompt=prompt, sampling=config, sample_index=row) for row in range(num_samples)]
+    return [written.text for written in generate_texts(engine, tokenizer, requests)]
 
 
 def stream(engine, tokenizer, prompt, config):
@@ -26,10 +28,10 @@ def generate_tokens(engine, prompt_ids, config, banned=(), num_samples=1):
     bias = np.zeros(engine.vocab_size, np.float32)
     bias[list(banned)] = -np.inf
     rows = [
-        Row(prompt_ids=np.asarray(prompt_ids, np.int32), sampling=config, bias=bias, row=row)
+        Row(prompt_ids=np.asarray(prompt_ids, np.int32), sampling=config, bias=bias, sample_index=row)
         for row in range(num_samples)
     ]
-    for drawn in draw_tokens(engine, rows):
+    for drawn in token_loop.generate_tokens(engine, rows):
         yield from drawn.token_ids
 
 
@@ -168,18 +170,20 @@ def test_generating_and_scoring_import_neither_tensorflow_nor_keras():
         import numpy as np
         import textgen.evaluation, textgen.generation
         from textgen.config import SamplingConfig
-        from textgen.generation import Request, build_processors, make_engine, write_texts
+        from textgen.engines import make_engine
+from textgen.generation import Request, generate_texts
+from textgen.sampling import build_processors
         from textgen.tokenizers.char import CharTokenizer
         from textgen.models.weights import LayerWeights, ModelWeights
 
         ones = lambda *shape: np.ones(shape, np.float32)
-        gru = LayerWeights(kernel=ones(2, 9), recurrent_kernel=ones(3, 9), bias=ones(2, 9))
+        gru = LayerWeights(input_kernel=ones(2, 9), recurrent_kernel=ones(3, 9), bias=ones(2, 9))
         weights = ModelWeights(
             embedding=ones(4, 2), layers=(gru,), dense_kernel=ones(3, 4), dense_bias=ones(4)
         )
         engine = make_engine("auto", weights)
         request = Request(prompt="a", sampling=SamplingConfig(max_new_tokens=5))
-        (drawn,) = write_texts(engine, CharTokenizer("abcd", unk=False), [request])
+        (drawn,) = generate_texts(engine, CharTokenizer("abcd", unk=False), [request])
         from textgen.evaluation import EncodedText, score_carried
 
         text = EncodedText(token_ids=np.array([1, 2]), characters=2, bytes=2)
@@ -199,20 +203,20 @@ def test_requests_of_different_prompts_lengths_and_settings_do_not_disturb_each_
     requests = [
         Request(prompt="ab ", sampling=SamplingConfig(max_new_tokens=40, top_k=3)),
         Request(prompt="", sampling=SamplingConfig(max_new_tokens=7, temperature=0.0)),
-        Request(prompt="ab é\nab é", sampling=SamplingConfig(max_new_tokens=60, seed=4), row=3),
+        Request(prompt="ab é\nab é", sampling=SamplingConfig(max_new_tokens=60, seed=4), sample_index=3),
         Request(prompt="a", sampling=SamplingConfig(max_new_tokens=0)),
-        Request(prompt="ab ", sampling=SamplingConfig(max_new_tokens=40, stop=("\n",)), row=1),
+        Request(prompt="ab ", sampling=SamplingConfig(max_new_tokens=40, stop=("\n",)), sample_index=1),
     ]
-    together = write_texts(engine, tokenizer, requests)
-    alone = [write_texts(engine, tokenizer, [request])[0] for request in requests]
+    together = generate_texts(engine, tokenizer, requests)
+    alone = [generate_texts(engine, tokenizer, [request])[0] for request in requests]
     assert together == alone
     assert together[3].text == ""
 
 
 def test_what_the_model_thought_is_told_for_every_token(engine, tokenizer):
     request = Request(prompt="a", sampling=SamplingConfig(max_new_tokens=30, temperature=1.5))
-    (plain,) = write_texts(engine, tokenizer, [request])
-    (told,) = write_texts(engine, tokenizer, [request], logprobs=9)
+    (plain,) = generate_texts(engine, tokenizer, [request])
+    (told,) = generate_texts(engine, tokenizer, [request], logprobs=9)
     assert told.text == plain.text
     pieces = "".join(choice.text for choice in told.choices)
     assert told.text in (pieces, pieces + "\ufffd")
@@ -266,7 +270,7 @@ def test_every_setting_works_in_a_batch_and_changes_what_is_written(engine, toke
         {"regex": "[ab ]+"},
     ]
     requests = [Request(prompt="ab ", sampling=SamplingConfig(**base, **s)) for s in settings]
-    texts = [written.text for written in write_texts(engine, tokenizer, requests)]
+    texts = [written.text for written in generate_texts(engine, tokenizer, requests)]
     assert len(set(texts)) == len(texts)
     assert texts == [generate(engine, tokenizer, "ab ", r.sampling)[0] for r in requests]
 

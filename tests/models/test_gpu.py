@@ -25,14 +25,14 @@ def _outputs_and_gradients(layer, inputs, state):
 
 @pytest.mark.parametrize("cell, parts", [("gru", 1), ("lstm", 2), ("rnn", 1)])
 @pytest.mark.parametrize("time", [1, 50])
-@pytest.mark.parametrize("precision, limit", [("float32", 1e-3), ("float16", 2e-2)])
+@pytest.mark.parametrize("matmul_dtype, limit", [("float32", 1e-3), ("float16", 2e-2)])
 def test_cudnn_equals_the_reference_in_outputs_state_and_gradients(
-    cell, parts, time, precision, limit
+    cell, parts, time, matmul_dtype, limit
 ):
     rng = np.random.default_rng(time)
     inputs = tf.constant(rng.normal(size=(4, time, 32)), tf.float32)
     state = tf.constant(rng.normal(size=(4, 64 * parts)), tf.float32)
-    cudnn = RecurrentLayer(64, cell=cell, kernel="cudnn", precision=precision, seed=1)
+    cudnn = RecurrentLayer(64, cell=cell, kernel="cudnn", matmul_dtype=matmul_dtype, seed=1)
     reference = RecurrentLayer(64, cell=cell, kernel="reference", seed=1)
     for layer in (cudnn, reference):
         layer.build((4, time, 32))

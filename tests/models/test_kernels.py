@@ -31,31 +31,31 @@ def test_without_a_gpu_the_fused_kernel_runs_and_says_why(no_gpu):
 
 def test_with_a_gpu_cudnn_runs_in_float32(one_gpu):
     execution = choose_execution()
-    assert (execution.kernel, execution.precision, execution.shards) == ("cudnn", "float32", 1)
+    assert (execution.kernel, execution.matmul_dtype, execution.shards) == ("cudnn", "float32", 1)
 
 
 @pytest.mark.parametrize(
-    "flags, precision",
+    "flags, matmul_dtype",
     [("avx2 amx_bf16", "bfloat16"), ("avx512_bf16", "bfloat16"), ("fma", "float32")],
 )
 def test_bfloat16_is_taken_where_the_cpu_has_a_unit_for_it(
-    no_gpu, monkeypatch, tmp_path, flags, precision
+    no_gpu, monkeypatch, tmp_path, flags, matmul_dtype
 ):
     _with_cpu_flags(monkeypatch, tmp_path, flags)
-    assert choose_execution().precision == precision
+    assert choose_execution().matmul_dtype == matmul_dtype
 
 
 @pytest.mark.parametrize(
-    "kernel, precision, words",
+    "kernel, matmul_dtype, words",
     [
-        ("cudnn", "auto", ["tensorflow[and-cuda]", "--gru-kernel fused"]),
-        ("auto", "float16", ["cuDNN", "--precision auto"]),
-        ("reference", "bfloat16", ["reference", "--precision auto"]),
+        ("cudnn", "auto", ["tensorflow[and-cuda]", "--kernel fused"]),
+        ("auto", "float16", ["cuDNN", "--matmul-dtype auto"]),
+        ("reference", "bfloat16", ["reference", "--matmul-dtype auto"]),
     ],
 )
-def test_what_cannot_run_is_refused_with_what_is_missing(no_gpu, kernel, precision, words):
+def test_what_cannot_run_is_refused_with_what_is_missing(no_gpu, kernel, matmul_dtype, words):
     with pytest.raises(DeviceError) as caught:
-        choose_execution(kernel, precision)
+        choose_execution(kernel, matmul_dtype)
     assert "\n" not in str(caught.value)
     for word in words:
         assert word in str(caught.value)
@@ -64,7 +64,7 @@ def test_what_cannot_run_is_refused_with_what_is_missing(no_gpu, kernel, precisi
 def test_what_was_asked_for_runs_and_is_recorded_as_asked(no_gpu):
     execution = choose_execution("reference", "float32")
     assert (execution.kernel, execution.kernel_reason) == ("reference", "asked for")
-    assert (execution.precision, execution.precision_reason) == ("float32", "asked for")
+    assert (execution.matmul_dtype, execution.matmul_dtype_reason) == ("float32", "asked for")
 
 
 @pytest.mark.parametrize(

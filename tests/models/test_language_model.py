@@ -58,7 +58,7 @@ def test_token_losses_are_the_cross_entropy_of_the_logits():
 def test_bfloat16_products_change_a_training_step_little_and_evaluation_not_at_all():
     config = ModelConfig(embedding_dim=6, hidden_size=64, dropout=0.0)
     rounded, exact = (
-        build_language_model(config, 9, execution=Execution(kernel="fused", precision=products))
+        build_language_model(config, 9, execution=Execution(kernel="fused", matmul_dtype=products))
         for products in ("bfloat16", "float32")
     )
     tokens, state = _tokens(4, 30), exact.initial_state(4)
@@ -107,7 +107,7 @@ def test_embedding_dropout_drops_whole_tokens_for_a_step():
 def test_a_model_that_begins_with_frequencies_predicts_them_and_never_rules_a_token_out(parts):
     model = build_language_model(replace(_CONFIG, **parts), 9)
     counts = np.array([0, 1, 3, 7, 15, 31, 63, 127, 255])
-    model.begin_with_frequencies(counts)
+    model.init_dense_bias(counts)
     tokens = _tokens(4, 12)
     probs = tf.nn.softmax(model(tokens, model.initial_state(4))[0]).numpy()
     want = (counts + 1) / (counts + 1).sum()
@@ -119,9 +119,9 @@ _PARTS = [
     {"output_gate": True},
     {"residual": True},
     {"layer_norm": True},
-    {"first_state": "learnt"},
+    {"initial_state": "learned"},
     {"tie_weights": True, "embedding_dim": 10},
-    {"cell": "lstm", "keep_bias": 2.0, "first_state": "learnt"},
+    {"cell": "lstm", "forget_bias": 2.0, "initial_state": "learned"},
     {"cell": "rnn", "output_gate": True, "residual": True, "layer_norm": True},
 ]
 

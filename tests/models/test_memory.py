@@ -14,7 +14,7 @@ from textgen.models.memory import num_parameters, require_memory, training_bytes
         {},
         {"num_layers": 3},
         {"cell": "lstm", "num_layers": 2, "residual": True, "layer_norm": True},
-        {"cell": "rnn", "output_gate": True, "first_state": "learnt"},
+        {"cell": "rnn", "output_gate": True, "initial_state": "learned"},
         {"hidden_size": 5, "tie_weights": True},
     ],
 )

@@ -11,13 +11,13 @@ import tensorflow as tf
 
 from textgen.config import TrainingConfig
 from textgen.corpora import TokenizedCorpus, plan_lanes, training_dataset
-from textgen.generation.tensorflow_engine import TensorFlowEngine
+from textgen.engines.tensorflow_engine import TensorFlowEngine
 from textgen.models import kernels
-from textgen.models.fused_recurrence import fused_recurrence
 from textgen.models.kernels import Execution
 from textgen.models.language_model import build_language_model
+from textgen.models.recurrence.fused import fused_recurrence
+from textgen.models.recurrence.reference import reference_recurrence
 from textgen.models.recurrent import RecurrentLayer
-from textgen.models.reference_recurrence import reference_recurrence
 from textgen.models.weights import GATES, LayerWeights
 from textgen.presets import PRESETS
 from textgen.training.carried_state import CarriedStateModel
@@ -202,29 +202,29 @@ def test_arrays_fit_layer_weights_and_come_back_as_they_were_set(cell):
     assert weights.state_size == PARTS[cell] * 16
     other = RecurrentLayer(16, cell=cell, kernel="fused", seed=4)
     other.build((None, None, 5))
-    assert not np.array_equal(other.arrays()["kernel"], arrays["kernel"])
+    assert not np.array_equal(other.arrays()["input_kernel"], arrays["input_kernel"])
     other.set_arrays(**arrays)
     assert arrays["bias"].any()
     for name, value in other.arrays().items():
         np.testing.assert_array_equal(value, arrays[name])
         value[:] = 7  # a copy: the layer keeps its own
-    np.testing.assert_array_equal(other.kernel, arrays["kernel"])
+    np.testing.assert_array_equal(other.kernel, arrays["input_kernel"])
     np.testing.assert_array_equal(other.bias, arrays["bias"])
     np.testing.assert_array_equal(other.recurrent_kernel(), arrays["recurrent_kernel"])
 
 
 @pytest.mark.parametrize("cell, gate, default", [("gru", "update", 0.0), ("lstm", "forget", 1.0)])
-@pytest.mark.parametrize("keep_bias", [None, 0.0, 1.5])
+@pytest.mark.parametrize("forget_bias", [None, 0.0, 1.5])
 def test_keep_bias_is_the_bias_of_the_gate_that_keeps_and_of_no_other(
-    cell, gate, default, keep_bias
+    cell, gate, default, forget_bias
 ):
-    layer = RecurrentLayer(6, cell=cell, kernel="fused", keep_bias=keep_bias, seed=1)
+    layer = RecurrentLayer(6, cell=cell, kernel="fused", forget_bias=forget_bias, seed=1)
     layer.build((None, None, 5))
     plain = RecurrentLayer(6, cell=cell, kernel="fused", seed=1)
     plain.build((None, None, 5))
     want = np.zeros_like(layer.arrays()["bias"])
     first = 6 * GATES[cell].index(gate)
-    want[0, first : first + 6] = default if keep_bias is None else keep_bias
+    want[0, first : first + 6] = default if forget_bias is None else forget_bias
     np.testing.assert_array_equal(layer.arrays()["bias"], want)
     np.testing.assert_array_equal(layer.arrays()["kernel"], plain.arrays()["kernel"])
 
@@ -239,10 +239,10 @@ def test_weight_drop_leaves_gaps_in_training_alone(cell):
     np.testing.assert_allclose(np.asarray(dropped)[~gaps], 2 * np.asarray(whole)[~gaps])
 
 
-@pytest.mark.parametrize("precision, limit", [("float32", 2e-6), ("float16", 5e-3)])
-def test_the_plain_cell_runs_in_keras_where_cudnn_was_chosen(precision, limit):
+@pytest.mark.parametrize("matmul_dtype, limit", [("float32", 2e-6), ("float16", 5e-3)])
+def test_the_plain_cell_runs_in_keras_where_cudnn_was_chosen(matmul_dtype, limit):
     layer, inputs, state = _layer_with_data("rnn", "reference")
-    stock = RecurrentLayer(16, cell="rnn", kernel="cudnn", precision=precision, seed=3)
+    stock = RecurrentLayer(16, cell="rnn", kernel="cudnn", matmul_dtype=matmul_dtype, seed=3)
     stock.build(inputs.shape)
     stock.set_arrays(**layer.arrays())
     half = layer.recurrent_kernel() / 2
@@ -277,7 +277,7 @@ def _names_in(graph):
     return names | {node.op for f in graph.library.function for node in f.node_def}
 
 
-def _tiny(preset, num_layers, precision="float32", weight_drop=0.5, cell="gru"):
+def _tiny(preset, num_layers, matmul_dtype="float32", weight_drop=0.5, cell="gru"):
     """A model with the settings of a preset, in small, that runs on a believed GPU."""
     model = PRESETS[preset]().model
     stacked = num_layers > 1
@@ -291,7 +291,7 @@ def _tiny(preset, num_layers, precision="float32", weight_drop=0.5, cell="gru"):
         num_layers=num_layers,
         weight_drop=weight_drop,
     )
-    return build_language_model(sizes, 11, execution=Execution(kernel="cudnn", precision=precision))
+    return build_language_model(sizes, 11, execution=Execution(kernel="cudnn", matmul_dtype=matmul_dtype))
 
 
 def _training_step(model, tokens):
@@ -325,12 +325,12 @@ def test_with_a_gpu_a_layer_is_traced_with_the_cudnn_kernel(believed_gpu, cell, 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 @pytest.mark.parametrize("num_layers", [1, 3])
-@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("matmul_dtype", ["float32", "float16"])
 @pytest.mark.parametrize("weight_drop", [0.0, 0.5])
 def test_with_a_gpu_training_and_prefill_are_traced_with_the_cudnn_kernel(
-    believed_gpu, preset, num_layers, precision, weight_drop
+    believed_gpu, preset, num_layers, matmul_dtype, weight_drop
 ):
-    model = _tiny(preset, num_layers, precision, weight_drop)
+    model = _tiny(preset, num_layers, matmul_dtype, weight_drop)
     tokens = tf.zeros([2, 5], tf.int32)
     prefill = tf.function(lambda: model(tokens, model.initial_state(2)))
     assert {"CudnnRNNV3", "CudnnRNNBackpropV3"} <= _node_names(_training_step(model, tokens))

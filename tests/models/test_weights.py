@@ -43,12 +43,12 @@ def make_full_weights(cell="lstm", hidden_size=4, num_layers=2):
     for index in range(num_layers):
         inputs = hidden_size if index else 5
         gate = OutputGateWeights(
-            kernel=array(inputs, hidden_size),
+            input_kernel=array(inputs, hidden_size),
             recurrent_kernel=array(hidden_size, hidden_size),
             bias=array(hidden_size),
         )
         layer = LayerWeights(
-            kernel=array(inputs, width),
+            input_kernel=array(inputs, width),
             recurrent_kernel=array(hidden_size, width),
             bias=array(2 if cell == "gru" else 1, width),
             output_gate=gate,
@@ -61,7 +61,7 @@ def make_full_weights(cell="lstm", hidden_size=4, num_layers=2):
         dense_kernel=array(hidden_size, 7),
         dense_bias=array(7),
         residual=True,
-        first_state=array(num_layers, layers[0].state_size),
+        initial_state=array(num_layers, layers[0].state_size),
     )
 
 
@@ -98,10 +98,10 @@ def test_every_part_of_a_model_comes_back(tmp_path, cell):
     assert (loaded.cell, loaded.residual, loaded.is_plain) == (cell, True, False)
     assert loaded.layers[0].norm is None
     np.testing.assert_array_equal(
-        loaded.layers[1].output_gate.kernel, weights.layers[1].output_gate.kernel
+        loaded.layers[1].output_gate.input_kernel, weights.layers[1].output_gate.input_kernel
     )
     np.testing.assert_array_equal(loaded.layers[1].norm.offset, weights.layers[1].norm.offset)
-    np.testing.assert_array_equal(loaded.first_state, weights.first_state)
+    np.testing.assert_array_equal(loaded.initial_state, weights.initial_state)
     tensors = loaded.to_tensors()
     assert list(tensors) == list(weights.to_tensors())
     for name, array in weights.to_tensors().items():
@@ -161,7 +161,7 @@ def test_a_text_begins_with_the_learnt_state_in_every_row(cell, state_size):
     state = weights.initial_state(3)
     assert state.shape == (2, 3, state_size)
     for row in range(3):
-        np.testing.assert_array_equal(state[:, row], weights.first_state)
+        np.testing.assert_array_equal(state[:, row], weights.initial_state)
     assert weights.state_size == weights.layers[0].state_size == state_size
 
 
@@ -198,7 +198,7 @@ def test_sizes_are_read_off_the_shapes(weights):
 
 def test_weights_cannot_be_written_into(weights):
     with pytest.raises(ValueError, match="read-only"):
-        weights.layers[0].kernel[0, 0] = 1.0
+        weights.layers[0].input_kernel[0, 0] = 1.0
     with pytest.raises(dataclasses.FrozenInstanceError):
         weights.embedding = weights.embedding
 
@@ -302,7 +302,7 @@ def test_a_model_without_layers_is_refused(weights):
 
 def test_layers_of_different_sizes_are_refused(weights):
     wide = LayerWeights(
-        kernel=np.zeros((4, 15), np.float32),
+        input_kernel=np.zeros((4, 15), np.float32),
         recurrent_kernel=np.zeros((5, 15), np.float32),
         bias=np.zeros((2, 15), np.float32),
     )

@@ -116,16 +116,16 @@ def test_a_run_that_was_interrupted_resumes_to_the_bit(
 def test_a_run_with_every_ingredient_resumes_to_the_bit(tiny_config, text, tmp_path):
     config = _with_training(
         tiny_config,
-        average=0.9,
-        state_reset=0.3,
+        ema_decay=0.9,
+        state_reset_probability=0.3,
         seq_len_jitter=3,
         activation_penalty=1.0,
-        change_penalty=1.0,
+        temporal_penalty=1.0,
         schedule="linear",
     )
     config = replace(
         config,
-        model=replace(config.model, first_state="learnt", input_dropout=0.1, embedding_dropout=0.1),
+        model=replace(config.model, initial_state="learned", input_dropout=0.1, embedding_dropout=0.1),
     )
     whole = train(config, tmp_path / "whole", text=text)
     with pytest.raises(KeyboardInterrupt):
@@ -139,9 +139,9 @@ def test_a_run_with_every_ingredient_resumes_to_the_bit(tiny_config, text, tmp_p
 def test_the_average_of_the_weights_is_validated_and_kept_and_training_goes_on_without_it(
     tiny_config, text, tmp_path
 ):
-    config = _with_training(tiny_config, average=0.8, epochs=1, validate_every=10)
+    config = _with_training(tiny_config, ema_decay=0.8, epochs=1, validate_every=10)
     run = train(config, tmp_path / "averaged", text=text)
-    plain = train(_with_training(config, average=None), tmp_path / "plain", text=text)
+    plain = train(_with_training(config, ema_decay=None), tmp_path / "plain", text=text)
     averaged, other = _checkpoint(run), _checkpoint(plain)
     for name in (n for n in other if n.startswith("model.") and "validation_state" not in n):
         np.testing.assert_array_equal(averaged[name], other[name], err_msg=name)
@@ -161,7 +161,7 @@ def test_the_average_is_the_exponential_one(tiny_config, text, tmp_path, monkeyp
         def on_train_batch_end(self, batch, logs=None):
             seen.append(self.model.language_model.dense.bias.numpy().copy())
 
-    config = _with_training(tiny_config, average=0.8, epochs=1, validate_every=10_000)
+    config = _with_training(tiny_config, ema_decay=0.8, epochs=1, validate_every=10_000)
     run = train(config, tmp_path / "run", text=text, callbacks=[Weights()])
     average = seen[0]
     for steps, bias in enumerate(seen[1:], start=1):
@@ -184,8 +184,8 @@ def test_a_checkpoint_goes_on_with_another_precision(
     tiny_config, text, tmp_path, monkeypatch, first, then
 ):
     # the optimizer of a precision; the model of float16 needs a GPU
-    def optimizer(precision):
-        return lambda training, _: make_optimizer(training, precision)
+    def optimizer(matmul_dtype):
+        return lambda training, _: make_optimizer(training, matmul_dtype)
 
     monkeypatch.setattr(trainer, "make_optimizer", optimizer(first))
     run = train(tiny_config, tmp_path / "run", text=text)
@@ -207,9 +207,9 @@ def test_a_finished_run_goes_on_with_more_epochs(tiny_run, tmp_path):
 
 def test_a_checkpoint_goes_on_with_another_kernel(tiny_run, tmp_path):
     copy = textgen.RunDirectory(shutil.copytree(tiny_run.path, tmp_path / "copy"))
-    training = replace(copy.read_config().training, epochs=3, gru_kernel="reference")
+    training = replace(copy.read_config().training, epochs=3, kernel="reference")
     resume(copy.path, training=training)
-    assert copy.read_environment()["gru_kernel"] == "reference"
+    assert copy.read_environment()["kernel"] == "reference"
     assert (
         copy.read_metrics()[-1]["validation_loss"] < tiny_run.read_metrics()[0]["validation_loss"]
     )
@@ -328,7 +328,7 @@ def test_a_model_larger_than_the_memory_is_refused_before_anything_is_written(
 def test_tensorboard_gets_its_events_and_the_environment_is_recorded(tiny_run):
     assert list((tiny_run.path / "tensorboard").rglob("events*"))
     environment = tiny_run.read_environment()
-    assert environment["gru_kernel"] in ("fused", "cudnn")
+    assert environment["kernel"] in ("fused", "cudnn")
     assert environment["gru_kernel_reason"]
     json.dumps(environment)
 

@@ -12,8 +12,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from textgen import __version__
 from textgen.errors import TextgenError
+from textgen.version import __version__
 
 COMMANDS = {
     "train": "train a model on a text, or go on with a run",

@@ -38,8 +38,8 @@ def run(arguments: list[str], prog: str) -> int:
         target = RunDirectory(Path(command.words[0]))
         config, vocab_size = target.read_config(), target.read_tokenizer().vocab_size
     import_tensorflow_quietly()
-    from textgen.inspection.doctor import diagnose
     from textgen.models.kernels import limit_threads
+    from textgen.training.doctor import diagnose
 
     limit_threads()
     findings = diagnose(config, vocab_size, measure=command.measure)
@@ -57,11 +57,11 @@ def _table(findings: dict[str, Any]) -> str:
     rows.append(("CPU", f"{cpu['cores']} cores", " ".join(cpu["instruction_sets"])))
     for layer in findings["layers"]:
         rows.append((layer["name"], layer["kernel"], layer["kernel_reason"]))
-        rows.append(("", layer["precision"], layer["precision_reason"]))
+        rows.append(("", layer["matmul_dtype"], layer["matmul_dtype_reason"]))
         if layer["blame"]:
             rows.append(("", "faster", layer["blame"]))
     for row in findings.get("measured", []):
         rate = f"{row['tokens_per_second']:,} tokens/s"
-        rows.append(("measured", f"{row['kernel']} {row['precision']}", rate))
+        rows.append(("measured", f"{row['kernel']} {row['matmul_dtype']}", rate))
     widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
     return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}".rstrip() for a, b, c in rows)

@@ -11,10 +11,11 @@ from textgen.bundle import Bundle, load
 from textgen.cli.arguments import parse, run_and_rest
 from textgen.cli.prompts import one_prompt, requests_from
 from textgen.cli.writing import print_copies, print_json_lines, print_texts
-from textgen.config import SamplingConfig, UnknownPolicy
+from textgen.config import EngineName, SamplingConfig, UnknownPolicy, WeightsFormat
 from textgen.errors import ConfigError
-from textgen.generation import Request, build_processors, longest_copies
+from textgen.generation import Request, longest_copies
 from textgen.generation.receipts import Receipt
+from textgen.sampling import build_processors
 
 _MOST_SAMPLES = 100_000
 _MOST_BEAMS = 512
@@ -61,9 +62,9 @@ class GenerateCommand:
     """How much beam search favours long texts; 0: not."""
     unknown: UnknownPolicy = "error"
     """What to do with a character of the prompt that the model never saw."""
-    engine: Literal["auto", "numpy", "onnx", "reference", "tensorflow"] = "auto"
+    engine: EngineName = "auto"
     """Which implementation writes; all write the same."""
-    weights: Literal["float32", "int8", "int4"] = "float32"
+    weights_format: WeightsFormat = "float32"
     """Precision of the weights; less is faster, and refused where it costs over 0.005 nats."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
@@ -126,14 +127,14 @@ def run(arguments: list[str], prog: str) -> int:
         print("\n".join(_order(command.sampling)))
         return 0
     if command.replay is not None:
-        return _replay(command, Receipt.read(command.replay))
+        return _replay(command, Receipt.load(command.replay))
     run_dir, rest = run_and_rest(command.words)
     requests = _requests(command, rest)
     for warning in _contradictions(command):
         print(f"note: {warning}", file=sys.stderr)
-    bundle = load(run_dir.path, engine=command.engine, weights=command.weights)
+    bundle = load(run_dir.path, engine=command.engine, weights_format=command.weights_format)
     if command.adapt is not None:
-        bundle = bundle.adapted(requests[0].prompt, command.adapt, unknown=command.unknown)
+        bundle = bundle.adapt(requests[0].prompt, command.adapt, unknown=command.unknown)
     if command.stream:
         _stream(bundle, requests[0], command)
     elif command.beams is not None:
@@ -164,7 +165,7 @@ def _requests(command: GenerateCommand, rest: list[str]) -> list[Request]:
         return requests_from(command.prompts, command.sampling, command.num_samples)
     prompt = one_prompt(command.prompt, command.prompt_file, bool(rest))
     rows = range(command.num_samples)
-    return [Request(prompt=prompt, sampling=command.sampling, row=row) for row in rows]
+    return [Request(prompt=prompt, sampling=command.sampling, sample_index=row) for row in rows]
 
 
 def _contradictions(command: GenerateCommand) -> list[str]:
@@ -208,7 +209,7 @@ def _write(bundle: Bundle, requests: list[Request], command: GenerateCommand) ->
     logprobs = command.logprobs
     if command.show == "surprise" and logprobs is None:
         logprobs = 0
-    texts = bundle.write(requests, unknown=command.unknown, logprobs=logprobs)
+    texts = bundle.generate_batch(requests, unknown=command.unknown, logprobs=logprobs)
     copies = None
     if command.show == "copies":
         copies = longest_copies(bundle.passages, [written.text for written in texts])
@@ -220,16 +221,16 @@ def _write(bundle: Bundle, requests: list[Request], command: GenerateCommand) ->
             print_copies(texts, copies)
     if command.receipt is not None:
         receipt = bundle.receipt(requests, [written.text for written in texts], command.unknown)
-        receipt.write(command.receipt)
+        receipt.save(command.receipt)
 
 
 def _replay(command: GenerateCommand, receipt: Receipt) -> int:
     """Write again, print it, and say whether it is the same; the status says it as well."""
     path = command.words[0] if command.words else receipt.run
-    bundle = load(path, engine=receipt.engine, weights=receipt.weights)
-    bundle = bundle.readapted(receipt.adaptations)
+    bundle = load(path, engine=receipt.engine, weights_format=receipt.weights_format)
+    bundle = bundle.replay_adaptations(receipt.adaptations)
     requests = list(receipt.requests)
-    texts = bundle.write(requests, unknown=receipt.unknown)
+    texts = bundle.generate_batch(requests, unknown=receipt.unknown)
     print_texts(requests, texts, coloured=False)
     again = bundle.receipt(requests, [written.text for written in texts], receipt.unknown)
     differences = receipt.differences(again)

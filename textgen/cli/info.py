@@ -63,7 +63,7 @@ def _describe(run_dir: RunDirectory) -> dict[str, Any]:
         "hidden_size": config.model.hidden_size,
         "num_layers": config.model.num_layers,
         "parameters": num_parameters(config.model, weights.vocab_size),
-        "gru_kernel": environment["gru_kernel"],
+        "kernel": environment["kernel"],
         "tensorflow": environment["packages"]["tensorflow"],
     }
     if rows:

@@ -5,7 +5,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from textgen.config import SamplingConfig
-from textgen.generation import Request, make_engine, write_texts
+from textgen.engines import make_engine
+from textgen.generation import Request, generate_texts
 from textgen.runs import RunDirectory
 
 _REFRESH_SECONDS = 0.25
@@ -107,7 +108,7 @@ class SampleWriter(keras.callbacks.Callback):
             return
         engine = make_engine("auto", self._weights)
         request = Request(prompt=self._prompt, sampling=self._sampling)
-        (written,) = write_texts(engine, self._tokenizer, [request], unknown="skip")
+        (written,) = generate_texts(engine, self._tokenizer, [request], unknown="skip")
         text = self._prompt + written.text
         self.run.write_sample(self.model.progress.step, text)
         shown = text.replace("\n", "\n    ")

@@ -65,7 +65,7 @@ def requests_from(path: Path, sampling: SamplingConfig, num_samples: int) -> lis
         else Request(prompt=line.rstrip("\r"), sampling=sampling)
         for i, line in lines
     ]
-    return [replace(request, row=row) for request in found for row in range(num_samples)]
+    return [replace(request, sample_index=row) for request in found for row in range(num_samples)]
 
 
 def _from_json(line: str, where: str, sampling: SamplingConfig) -> Request:

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from textgen.corpora.passages import Passage
-from textgen.generation import Request, TokenChoice, Written
+from textgen.generation import GeneratedText, Request, TokenChoice
 
 _RESET = "\x1b[0m"
 # background colours of the terminal's 256: from what the model expected to what it did not
 _COLOURS = (None, 194, 193, 229, 222, 216, 210, 203)
 
 
-def print_texts(requests: Sequence[Request], texts: Sequence[Written], *, coloured: bool) -> None:
+def print_texts(requests: Sequence[Request], texts: Sequence[GeneratedText], *, coloured: bool) -> None:
     """Print prompt and text of each; a line with its number in between where there are several."""
     for number, (request, written) in enumerate(zip(requests, texts, strict=True)):
         if len(texts) > 1:
@@ -26,11 +26,11 @@ def print_texts(requests: Sequence[Request], texts: Sequence[Written], *, colour
 
 
 def print_json_lines(
-    requests: Sequence[Request], texts: Sequence[Written], copies: Sequence[Passage] | None
+    requests: Sequence[Request], texts: Sequence[GeneratedText], copies: Sequence[Passage] | None
 ) -> None:
     """Print one JSON object for each text."""
     for number, (request, written) in enumerate(zip(requests, texts, strict=True)):
-        values = {"prompt": request.prompt, "row": request.row, **asdict(written)}
+        values = {"prompt": request.prompt, "sample_index": request.sample_index, **asdict(written)}
         if written.choices is None:
             del values["choices"]
         if copies is not None:
@@ -38,7 +38,7 @@ def print_json_lines(
         print(json.dumps(values, ensure_ascii=False))
 
 
-def print_copies(texts: Sequence[Written], copies: Sequence[Passage]) -> None:
+def print_copies(texts: Sequence[GeneratedText], copies: Sequence[Passage]) -> None:
     """Say on stderr what the longest verbatim span of each text is, and where it stands."""
     for number, (written, copy) in enumerate(zip(texts, copies, strict=True), start=1):
         which = f"text {number}: " if len(texts) > 1 else ""

@@ -1,36 +1,54 @@
-"""Every setting of textgen: its default, its help text and its check, in one place.
+"""Every setting of textgen: its default, its help text and its limits, in one place.
 
-A `RunConfig` is all that a training run is made from; it is stored in the run
-directory, so that generating needs no architecture flag. `SamplingConfig` stands
-apart because it belongs to a request and not to a model. Command-line flags are
-derived from these classes; the string under a field is its help text.
+A `RunConfig` contains all settings of a training run; it is stored in the run directory, so
+that generating needs no architecture flag. `SamplingConfig` is separate because it belongs to a
+request, not to a model. Flags, checks, messages and documentation tables are derived from these
+classes: the string under a field is its help text, the metadata of its type its limits.
 
-`None` means "off". A value out of range raises `ConfigError` when the object is made.
+`None` means "off". A value of the wrong type or out of range raises `ConfigError` when the
+object is made.
 """
 
-from textgen.config.checks import from_values
-from textgen.config.evaluation import DynamicConfig, ScoringProtocol, Split
+from textgen.config.checks import check_setting, choices_of, convert, from_values, suggestion
+from textgen.config.evaluation import DynamicConfig, Passes, ScoringProtocol, Split
+from textgen.config.inference import (
+    EngineName,
+    LengthPenalty,
+    NumAlternatives,
+    NumBeams,
+    NumSamples,
+    WeightsFormat,
+)
+from textgen.config.limits import require
 from textgen.config.run import (
     Cell,
     CorpusConfig,
-    GruKernel,
+    Kernel,
+    MatmulDtype,
     ModelConfig,
-    Precision,
+    PresetName,
     RunConfig,
     Schedule,
     TokenizerConfig,
     TrainingConfig,
     UnknownPolicy,
 )
-from textgen.config.sampling import SamplingConfig
+from textgen.config.sampling import SamplingConfig, parse_bias
 
 __all__ = [
     "Cell",
     "CorpusConfig",
     "DynamicConfig",
-    "GruKernel",
+    "EngineName",
+    "Kernel",
+    "LengthPenalty",
+    "MatmulDtype",
     "ModelConfig",
-    "Precision",
+    "NumAlternatives",
+    "NumBeams",
+    "NumSamples",
+    "Passes",
+    "PresetName",
     "RunConfig",
     "SamplingConfig",
     "Schedule",
@@ -39,5 +57,12 @@ __all__ = [
     "TokenizerConfig",
     "TrainingConfig",
     "UnknownPolicy",
+    "WeightsFormat",
+    "check_setting",
+    "choices_of",
+    "convert",
     "from_values",
+    "parse_bias",
+    "require",
+    "suggestion",
 ]

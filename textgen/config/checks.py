@@ -1,49 +1,202 @@
-"""What every configuration checks and how it is rebuilt from plain values."""
+"""Checks that every configuration runs when it is made, and the way back from JSON values."""
 
 import dataclasses
-from typing import Any, TypeVar, get_args, get_type_hints
+import difflib
+import types
+from functools import cache
+from numbers import Integral, Real
+from pathlib import PurePath
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
+
+from textgen.config.limits import Check, Limits, require, require_within
 from textgen.errors import ConfigError
 
 T = TypeVar("T")
 
+_NAMES = {int: "an integer", float: "a number", bool: "True or False", str: "a text", None: "None"}
 
-def require(ok: bool, name: str, limit: str, received: object) -> None:
-    """Raise `ConfigError` about the setting `name` unless `ok`; the message names its flag."""
-    if not ok:
-        flag = "--" + name.replace("_", "-")
-        raise ConfigError(f"`{name}` must be {limit}. Received: {received}. Pass {flag}.")
+
+def check_settings(config: object) -> None:
+    """Check the type and the limits of every field of a frozen dataclass.
+
+    NumPy numbers become Python's, lists become tuples, and paths become texts.
+
+    Args:
+        config: A dataclass whose fields carry their limits as `Annotated` metadata.
+
+    Raises:
+        ConfigError: A value has another type than its field, or is outside the field's limits.
+    """
+    for name, hint in _hints(type(config)).items():
+        plain, limits = _parts(hint)
+        value = convert(getattr(config, name), plain, name)
+        object.__setattr__(config, name, value)
+        for limit in limits:
+            require_within(limit, name, value)
+
+
+def check_setting(cls: type, name: str, value: Any) -> None:
+    """Raise `ConfigError` unless `value` has the type and the limits of field `name` of `cls`.
+
+    For functions that take one setting as an argument, such as `keep_top_p`.
+    """
+    plain, limits = _parts(_hints(cls)[name])
+    value = convert(value, plain, name)
+    for limit in limits:
+        require_within(limit, name, value)
+
+
+def limits_of(cls: type, name: str) -> tuple[Limits | Check, ...]:
+    """Return the limits of field `name` of a configuration class."""
+    return _parts(_hints(cls)[name])[1]
+
+
+def choices_of(cls: type, name: str) -> tuple[str, ...]:
+    """Return the texts that a field with a `Literal` type accepts."""
+    return tuple(
+        choice
+        for part in _alternatives(_parts(_hints(cls)[name])[0])
+        if get_origin(part) is Literal
+        for choice in get_args(part)
+    )
+
+
+def convert(value: Any, hint: Any, name: str) -> Any:
+    """Return `value` as the type that `hint` describes.
+
+    Args:
+        value: What was received.
+        hint: A type without `Annotated`: a class, a union, a `Literal`, or `tuple[T, ...]`.
+        name: Name of the setting or argument, for the message.
+
+    Returns:
+        The value; numbers of NumPy as Python's, a list as a tuple, a path as a text.
+
+    Raises:
+        ConfigError: The value has another type.
+    """
+    for part in _alternatives(hint):
+        found = _as(value, part)
+        if found is not _MISMATCH:
+            return found
+    shown = repr(value) if isinstance(value, str) else f"{value!r} ({type(value).__name__})"
+    choices = [c for part in _alternatives(hint) for c in get_args(part) if isinstance(c, str)]
+    hint_text = suggestion(value.lower(), choices) if isinstance(value, str) else ""
+    raise ConfigError(f"`{name}` must be {_describe(hint)}. Received: {shown}.{hint_text}")
 
 
 def from_values(cls: type[T], values: dict[str, Any]) -> T:
     """Make a configuration from JSON values, nested ones first.
 
     Args:
-        cls: One of the classes above.
-        values: Plain values by the names of its fields; what is absent takes its default.
+        cls: A configuration class.
+        values: Plain values by the names of its fields; an absent one takes its default.
 
     Returns:
         The configuration.
 
     Raises:
-        ConfigError: A key is unknown, or a value out of range.
+        ConfigError: `values` is no object, a key is unknown, or a value has the wrong type or
+            is out of range.
     """
-    hints = get_type_hints(cls)
-    unknown = sorted(set(values) - set(hints))
-    if unknown:
-        raise ConfigError(
-            f"Unknown setting in {cls.__name__}: {', '.join(unknown)}. "
-            f"Known: {', '.join(sorted(hints))}."
-        )
+    if not isinstance(values, dict):
+        raise ConfigError(f"Expected an object of settings. Received: {values!r}.")
+    hints = _hints(cls)
+    for key in values:
+        if key not in hints:
+            raise ConfigError(
+                f"{cls.__name__} has no setting of that name. Received: {key}."
+                f"{suggestion(key, hints)} Known: {', '.join(sorted(hints))}."
+            )
     return cls(**{key: _revive(hints[key], value) for key, value in values.items()})
 
 
+def suggestion(received: str, known: Any) -> str:
+    """Return " Did you mean X?" for the nearest of `known`; empty where none is near."""
+    close = difflib.get_close_matches(received, list(known), n=1)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
 def _revive(hint: Any, value: Any) -> Any:
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return from_values(hint, value)
-    if isinstance(value, list):
-        return tuple(value)
-    choices = get_args(hint)
-    if choices and all(isinstance(c, str) for c in choices) and value not in choices:
-        raise ConfigError(f"Expected one of {', '.join(choices)}. Received: {value!r}.")
-    return value
+    plain = _parts(hint)[0]
+    if dataclasses.is_dataclass(plain) and isinstance(plain, type):
+        return from_values(plain, value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls, include_extras=True)
+
+
+def _parts(hint: Any) -> tuple[Any, tuple[Limits | Check, ...]]:
+    """Return the type without its metadata, and the limits in the metadata."""
+    limits: list[Limits | Check] = []
+    while get_origin(hint) is Annotated:
+        hint, *metadata = get_args(hint)
+        limits = [*(m for m in metadata if isinstance(m, Limits | Check)), *limits]
+    return hint, tuple(limits)
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+_MISMATCH = object()
+
+
+def _as(value: Any, hint: Any) -> Any:
+    """Return `value` as one type, `_MISMATCH` if it is of another."""
+    if get_origin(hint) is Literal:
+        return value if isinstance(value, str) and value in get_args(hint) else _MISMATCH
+    if get_origin(hint) is tuple:
+        return _as_tuple(value, get_args(hint)[0])
+    if hint is float:
+        is_number = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+        return value if type(value) in (int, float) else float(value) if is_number else _MISMATCH
+    if hint is int:
+        is_integer = isinstance(value, Integral) and not isinstance(value, bool)
+        return int(value) if is_integer else _MISMATCH
+    if hint is bool:
+        return bool(value) if isinstance(value, bool | np.bool_) else _MISMATCH
+    if hint is str and isinstance(value, PurePath):
+        return str(value)
+    if hint in (None, type(None)):
+        return None if value is None else _MISMATCH
+    return value if isinstance(value, hint) else _MISMATCH
+
+
+def _as_tuple(value: Any, entry_hint: Any) -> Any:
+    if not isinstance(value, list | tuple):
+        return _MISMATCH
+    entries = tuple(_as(entry, entry_hint) for entry in value)
+    return _MISMATCH if any(entry is _MISMATCH for entry in entries) else entries
+
+
+def _describe(hint: Any) -> str:
+    return " or ".join(_describe_one(part) for part in _alternatives(hint)).replace(
+        " or None", ", or None"
+    )
+
+
+def _describe_one(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        choices = get_args(hint)
+        return ", ".join(choices[:-1]) + " or " * (len(choices) > 1) + choices[-1]
+    if get_origin(hint) is tuple:
+        return f"a list, each entry {_describe(get_args(hint)[0])}"
+    return _NAMES.get(None if hint is type(None) else hint, f"a {getattr(hint, '__name__', hint)}")
+
+
+__all__ = [
+    "check_setting",
+    "check_settings",
+    "choices_of",
+    "convert",
+    "from_values",
+    "limits_of",
+    "require",
+    "suggestion",
+]

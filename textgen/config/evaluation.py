@@ -1,31 +1,30 @@
-"""How a text is scored, and how a model learns from the text it reads."""
+"""Settings of scoring and of dynamic evaluation."""
 
-import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from textgen.config.checks import require
+from textgen.config.checks import check_settings
+from textgen.config.limits import AT_LEAST_ONE, AT_LEAST_ZERO, POSITIVE, Limits
 
 ScoringProtocol = Literal["carried", "windows", "dynamic"]
 Split = Literal["validation", "train"]
 
+# Number of passes over a text that a model is adapted to.
+Passes = Annotated[int, Limits(minimum=1, maximum=1000)]
+
 
 @dataclass(frozen=True, kw_only=True)
 class DynamicConfig:
-    """How the weights follow a text: scored in segments, each learnt once it is scored."""
+    """Settings of dynamic evaluation: a text is scored in segments, each then trained on."""
 
-    segment: int = 64
+    segment: Annotated[int, AT_LEAST_ONE] = 64
     """Tokens that are scored before the weights are updated on them."""
-    learning_rate: float = 5e-4
-    """Size of an update."""
-    clip_norm: float | None = 1.0
-    """Largest global norm of the gradient; None: no clipping."""
-    pull: float = 0.002
-    """Share of the way back to the trained weights that they go after each update."""
+    learning_rate: Annotated[float, AT_LEAST_ZERO] = 5e-4
+    """Step size of an update."""
+    clip_norm: Annotated[float | None, POSITIVE] = 1.0
+    """Maximum global norm of the gradient; None: no clipping."""
+    pull: Annotated[float, Limits(minimum=0, maximum=1)] = 0.002
+    """After each update, move this fraction of the way back to the trained weights."""
 
     def __post_init__(self) -> None:
-        require(self.segment >= 1, "segment", "at least 1", self.segment)
-        rate, clip = self.learning_rate, self.clip_norm
-        require(0 <= rate < math.inf, "learning_rate", "a number of at least 0", rate)
-        require(clip is None or 0 < clip < math.inf, "clip_norm", "a number above 0", clip)
-        require(0 <= self.pull <= 1, "pull", "between 0 and 1", self.pull)
+        check_settings(self)

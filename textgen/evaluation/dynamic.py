@@ -48,7 +48,7 @@ def dynamic_score(
         on_progress: Told the share that is done, a segment at a time.
 
     Returns:
-        Total nats in one pass with carried state, each token scored before it is learnt,
+        Total nats in one pass with carried state, each token scored before it is learned,
         and what they are divided by.
 
     Raises:
@@ -59,7 +59,7 @@ def dynamic_score(
     with _ONE_READER:
         learner = _learner(weights, config, settings or DynamicConfig())
         learner.begin()
-        return text.costing(learner.read(text.token_ids, start_id, on_progress))
+        return text.score_from_nats(learner.read(text.token_ids, start_id, on_progress))
 
 
 def adapt(
@@ -70,7 +70,7 @@ def adapt(
     settings: DynamicConfig | None = None,
     passes: int = 1,
 ) -> ModelWeights:
-    """Return the weights that a model has after it has learnt from a text.
+    """Return the weights that a model has after it has learned from a text.
 
     Args:
         weights: The model to begin with; it is not changed.
@@ -116,7 +116,7 @@ class _Learner:
         self._learn = _learning_step(self._model, variables, self._rule)
 
     def begin(self) -> None:
-        """Forget all that was learnt."""
+        """Forget all that was learned."""
         self._rule.begin()
 
     def weights(self) -> ModelWeights:
@@ -166,7 +166,7 @@ def _learning_step(model, variables, rule: "_UpdateRule"):
             losses, next_state = model.token_losses(token_ids, targets, state)
             cost = tf.reduce_sum(losses * counts)
             loss = cost / tf.reduce_sum(counts)
-        # a learnt first state stays: the state comes from outside, and has no gradient
+        # a learned first state stays: the state comes from outside, and has no gradient
         rule.update(tape.gradient(loss, variables, unconnected_gradients="zero"))
         return cost, next_state
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from textgen.config import UnknownPolicy
 from textgen.corpora import scoring_windows
 from textgen.corpora.windows import SCORING_LANES
+from textgen.engines.base import Engine
 from textgen.errors import CorpusError
-from textgen.generation.engine import Engine
 from textgen.metrics import TextScore
 from textgen.tokenizers.base import Tokenizer
 
@@ -40,7 +40,7 @@ class EncodedText:
     characters: int
     bytes: int
 
-    def costing(self, total_nats: float) -> TextScore:
+    def score_from_nats(self, total_nats: float) -> TextScore:
         """Return the score of the text if it costs so much."""
         return TextScore(
             total_nats=total_nats,
@@ -109,7 +109,7 @@ def score_carried(
         logits, state = engine.forward(inputs, state)
         total += _weighted_nats(logits, targets, weights)
         on_progress(done / len(windows.targets))
-    return text.costing(total)
+    return text.score_from_nats(total)
 
 
 def score_windows(
@@ -150,7 +150,7 @@ def score_windows(
     for group in groups:
         costs.append(_nats_from_the_start(engine, *group))
         on_progress(len(costs) / len(groups))
-    return text.costing(math.fsum(costs))
+    return text.score_from_nats(math.fsum(costs))
 
 
 def join_scores(scores: Iterable[TextScore]) -> TextScore:

@@ -1,48 +1,25 @@
-"""Writing text with a trained model. Nothing here imports TensorFlow before it is asked for.
+"""Generation: prompts in, text out.
 
-`processors` and `sampling` turn logits into tokens, engines turn tokens into logits,
-`drawing` joins them for many rows, and `generator` makes text of it. This package knows
-neither files nor the command line.
+`token_loop` samples tokens for many rows side by side, `generator` makes text of them, and
+`restraints` forbids tokens by what has been written. This package knows neither files nor the
+command line, and imports no TensorFlow.
 """
 
 from textgen.generation.beam import Beam, beam_search
 from textgen.generation.calibration import Calibration, calibrate_temperature
-from textgen.generation.copy_guard import longest_copies
-from textgen.generation.engine import (
-    Engine,
-    EngineName,
-    LoopSettings,
-    State,
-    WeightsPrecision,
-    choose_engine,
-    make_engine,
-)
-from textgen.generation.generator import stream_text, write_texts
-from textgen.generation.processors import ProcessorStep, build_processors
-from textgen.generation.requests import Request, TokenChoice, Written
-from textgen.generation.sampling import pick, pick_greedy, row_uniforms
+from textgen.generation.generator import generate_texts, stream_text
+from textgen.generation.requests import GeneratedText, Request, TokenChoice
+from textgen.generation.restraints.copy_guard import longest_copies
 
 __all__ = [
     "Beam",
     "Calibration",
-    "Engine",
-    "EngineName",
-    "LoopSettings",
-    "ProcessorStep",
+    "GeneratedText",
     "Request",
-    "State",
     "TokenChoice",
-    "WeightsPrecision",
-    "Written",
     "beam_search",
-    "build_processors",
     "calibrate_temperature",
-    "choose_engine",
+    "generate_texts",
     "longest_copies",
-    "make_engine",
-    "pick",
-    "pick_greedy",
-    "row_uniforms",
     "stream_text",
-    "write_texts",
 ]

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from textgen.arrays import State
+from textgen.engines import Engine
 from textgen.errors import ConfigError
-from textgen.generation.engine import Engine, State
-from textgen.generation.processors.filters import log_softmax
+from textgen.sampling.filters import log_softmax
 
 TokenIds = tuple[int, ...]
 Ends = Callable[[TokenIds], bool]

@@ -13,9 +13,9 @@ import lzma
 from dataclasses import dataclass
 
 from textgen.config import SamplingConfig
+from textgen.engines.base import Engine
 from textgen.errors import ConfigError
-from textgen.generation.engine import Engine
-from textgen.generation.generator import write_texts
+from textgen.generation.generator import generate_texts
 from textgen.generation.requests import Request
 from textgen.tokenizers.base import Tokenizer
 
@@ -79,8 +79,8 @@ def _written(
 ) -> list[str]:
     """Return texts of `length` characters; a token is at least one, but for parts of one."""
     sampling = SamplingConfig(temperature=temperature, max_new_tokens=length)
-    requests = [Request(sampling=sampling, row=row) for row in range(pieces)]
-    return [written.text[:length] for written in write_texts(engine, tokenizer, requests)]
+    requests = [Request(sampling=sampling, sample_index=row) for row in range(pieces)]
+    return [written.text[:length] for written in generate_texts(engine, tokenizer, requests)]
 
 
 def _entropy(texts: list[str]) -> float:

@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 
 from textgen.config import SamplingConfig, UnknownPolicy
 from textgen.corpora.passages import PassageIndex
+from textgen.engines.base import Engine
 from textgen.errors import ConfigError, RunError
-from textgen.generation.constraints import RegexConstraint
-from textgen.generation.copy_guard import CopyGuard
-from textgen.generation.drawing import Drawn, Restraint, Row, draw_tokens
-from textgen.generation.engine import Engine
-from textgen.generation.requests import FinishReason, Request, TokenChoice, Written
+from textgen.generation.requests import FinishReason, GeneratedText, Request, TokenChoice
+from textgen.generation.restraints.copy_guard import CopyGuard
+from textgen.generation.restraints.regex import RegexConstraint
+from textgen.generation.restraints.words import Completions, static_bias
 from textgen.generation.stopping import StopRule
-from textgen.generation.wording import Completions, static_bias
+from textgen.generation.token_loop import DrawnTokens, Restraint, Row, generate_tokens
 from textgen.tokenizers.base import Tokenizer
 
 
-def write_texts(
+def generate_texts(
     engine: Engine,
     tokenizer: Tokenizer,
     requests: Sequence[Request],
@@ -32,7 +32,7 @@ def write_texts(
     unknown: UnknownPolicy = "error",
     logprobs: int | None = None,
     passages: PassageIndex | None = None,
-) -> list[Written]:
+) -> list[GeneratedText]:
     """Write the texts of many requests side by side.
 
     Args:
@@ -54,7 +54,7 @@ def write_texts(
         RunError: Tokenizer and engine have vocabularies of different sizes.
     """
     texts = _begin(engine, tokenizer, requests, unknown, logprobs, passages)
-    for drawn in draw_tokens(engine, [text.row for text in texts]):
+    for drawn in generate_tokens(engine, [text.row for text in texts]):
         _feed(texts, drawn)
     return [text.written() for text in texts]
 
@@ -78,7 +78,7 @@ def stream_text(
 
     Returns:
         An iterator of non-empty pieces of whole characters; joined they are the text that
-        `write_texts` returns. What is wrong with the request is raised by the call, not by
+        `generate_texts` returns. What is wrong with the request is raised by the call, not by
         the first piece.
 
     Raises:
@@ -87,10 +87,10 @@ def stream_text(
         RunError: Tokenizer and engine have vocabularies of different sizes.
     """
     (text,) = _begin(engine, tokenizer, [request], unknown, None, passages)
-    return _pieces(text, draw_tokens(engine, [text.row]))
+    return _pieces(text, generate_tokens(engine, [text.row]))
 
 
-def _pieces(text: "_Text", steps: Iterator[Drawn]) -> Iterator[str]:
+def _pieces(text: "_Text", steps: Iterator[DrawnTokens]) -> Iterator[str]:
     for drawn in steps:
         _feed([text], drawn)
         if piece := text.take():
@@ -155,10 +155,10 @@ class _Text:
         self._text.truncate()
         return piece
 
-    def written(self) -> Written:
+    def written(self) -> GeneratedText:
         """Return the finished text."""
         choices = None if self._thoughts is None else tuple(self._thoughts.choices)
-        return Written(
+        return GeneratedText(
             text=self._text.getvalue(),
             num_tokens=self._num_tokens,
             finish_reason=self._reason,
@@ -210,7 +210,7 @@ def _begin(engine, tokenizer, requests, unknown, logprobs, passages) -> list[_Te
             prompt_ids=token_ids if len(token_ids) else np.array([tokenizer.start_id], np.int32),
             sampling=sampling,
             bias=prepared[sampling].bias,
-            row=request.row,
+            sample_index=request.sample_index,
             restraints=prepared[sampling].restraints(),
             wants_logits=logprobs is not None,
         )
@@ -257,7 +257,7 @@ class _Prepared:
         return found
 
 
-def _feed(texts: Sequence[_Text], drawn: Drawn) -> None:
+def _feed(texts: Sequence[_Text], drawn: DrawnTokens) -> None:
     by_row = {id(text.row): text for text in texts}
     for column, row in enumerate(drawn.rows):
         logits = None if drawn.logits is None else drawn.logits[column]

@@ -8,9 +8,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
-from textgen.config import DynamicConfig, SamplingConfig, UnknownPolicy, from_values
+from textgen.config import (
+    DynamicConfig,
+    EngineName,
+    SamplingConfig,
+    UnknownPolicy,
+    WeightsFormat,
+    from_values,
+)
 from textgen.errors import ConfigError
-from textgen.generation.engine import EngineName, WeightsPrecision
 from textgen.generation.requests import Request
 from textgen.storage import write_json_atomically
 
@@ -20,12 +26,12 @@ _PACKAGES = ("numpy", "onnxruntime", "tensorflow")
 
 @dataclass(frozen=True, kw_only=True)
 class Adaptation:
-    """What a model learnt before it wrote.
+    """What a model learned before it wrote.
 
     Attributes:
         text: What it was adapted to.
         passes: How many times it read that.
-        settings: How it learnt.
+        settings: How it learned.
         unknown: What was done with unknown characters of `text`.
         weights_sha256: Hash of the weights' values before.
     """
@@ -46,32 +52,32 @@ class Receipt:
         weights_sha256: Hash of the values of the run's weights, before any adaptation.
         tokenizer_sha256: The tokenizer's fingerprint.
         engine: Which implementation wrote.
-        weights: The precision of the weights.
+        weights_format: Numeric format of the weights.
         unknown: What was done with unknown characters of a prompt.
         requests: What was asked.
         text_sha256: Of each text, in UTF-8.
         versions: Of this program, Python's packages and the like; told, not checked.
-        adaptations: What the model learnt before it wrote, first to last.
+        adaptations: What the model learned before it wrote, first to last.
     """
 
     run: str
     weights_sha256: str
     tokenizer_sha256: str
     engine: EngineName
-    weights: WeightsPrecision
+    weights_format: WeightsFormat
     unknown: UnknownPolicy
     requests: tuple[Request, ...]
     text_sha256: tuple[str, ...]
     versions: dict[str, str]
     adaptations: tuple[Adaptation, ...] = ()
 
-    def write(self, path: Path) -> None:
+    def save(self, path: Path) -> None:
         """Write the receipt as JSON, atomically."""
         write_json_atomically(path, {"schema_version": SCHEMA_VERSION, **asdict(self)})
 
     @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read what `write` wrote.
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote.
 
         Args:
             path: The file.
@@ -113,7 +119,7 @@ _LABELS = {
     "weights_sha256": "model",
     "tokenizer_sha256": "tokenizer",
     "engine": "engine",
-    "weights": "precision of the weights",
+    "weights_format": "format of the weights",
 }
 
 
@@ -135,4 +141,4 @@ def installed_versions(textgen_version: str) -> dict[str, str]:
 
 def _request(entry: dict[str, Any]) -> Request:
     sampling = from_values(SamplingConfig, entry["sampling"])
-    return Request(prompt=str(entry["prompt"]), sampling=sampling, row=int(entry["row"]))
+    return Request(prompt=str(entry["prompt"]), sampling=sampling, sample_index=int(entry["sample_index"]))

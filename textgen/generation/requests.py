@@ -15,13 +15,13 @@ class Request:
     Attributes:
         prompt: The text to go on from; one without tokens stands for the beginning of a text.
         sampling: How to draw, and when to end.
-        row: Which of the samples of one prompt: seed and row alone decide what is drawn,
+        sample_index: Which of the samples of one prompt: seed and row alone decide what is drawn,
             whatever else is written at the same time.
     """
 
     prompt: str = ""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    row: int = 0
+    sample_index: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class TokenChoice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Written:
+class GeneratedText:
     """One written text.
 
     Attributes:

@@ -33,9 +33,9 @@ class Block(keras.layers.Layer):
             size,
             cell=config.cell,
             kernel=execution.kernel,
-            precision=execution.precision,
+            matmul_dtype=execution.matmul_dtype,
             weight_drop=config.weight_drop,
-            keep_bias=config.keep_bias,
+            forget_bias=config.forget_bias,
             seed=seed,
             name=f"{config.cell}_{index}",
         )
@@ -115,7 +115,7 @@ class Block(keras.layers.Layer):
     def set_layer_weights(self, weights: LayerWeights) -> None:
         """Take over `weights`; their shapes and parts must be those of this block."""
         self.recurrent.set_arrays(
-            kernel=weights.kernel,
+            input_kernel=weights.input_kernel,
             recurrent_kernel=weights.recurrent_kernel,
             bias=weights.bias,
         )
@@ -128,7 +128,7 @@ class Block(keras.layers.Layer):
 
 
 # names in `LayerWeights` of a Keras layer's weights, and the layer's own, in its order
-_GATE = {"kernel": "kernel", "recurrent_kernel": "recurrent_kernel", "bias": "bias"}
+_GATE = {"input_kernel": "kernel", "recurrent_kernel": "recurrent_kernel", "bias": "bias"}
 _NORM = {"scale": "gamma", "offset": "beta"}
 
 

@@ -1,4 +1,4 @@
-"""Which kernel computes the recurrent layers, in which precision, decided once, with reasons.
+"""Which kernel computes the recurrent layers, in which matmul_dtype, decided once, with reasons.
 
 `cudnn` is NVIDIA's, `fused` is ours for CPUs (`fused_recurrence`), `reference` a plain
 loop. All compute the same function of the same weights, so a checkpoint moves freely
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from textgen.config import Cell, GruKernel, Precision
+from textgen.config import Cell, Kernel, MatmulDtype
 from textgen.errors import DeviceError
 from textgen.machine import core_count
 
@@ -31,17 +31,17 @@ class Execution:
     Attributes:
         kernel: `"cudnn"`, `"fused"` or `"reference"`.
         kernel_reason: Why, in a few words, for the log and for `environment.json`.
-        precision: Dtype of the matrix products of a training step. Weights, gates,
+        matmul_dtype: Dtype of the matrix products of a training step. Weights, gates,
             states, loss and all of evaluation stay float32; only `"float16"` covers the
             whole cuDNN layer, in evaluation too.
-        precision_reason: Why.
+        matmul_dtype_reason: Why.
         shards: Parts of a batch that run side by side, each on one core.
     """
 
     kernel: str
     kernel_reason: str = "asked for"
-    precision: str = "float32"
-    precision_reason: str = "asked for"
+    matmul_dtype: str = "float32"
+    matmul_dtype_reason: str = "asked for"
     shards: int = 1
 
     def shard_sizes(self, batch_size: int | None) -> list[int | None]:
@@ -54,13 +54,13 @@ class Execution:
 
 
 def choose_execution(
-    kernel: GruKernel = "auto", precision: Precision = "auto", cell: Cell = "gru"
+    kernel: Kernel = "auto", matmul_dtype: MatmulDtype = "auto", cell: Cell = "gru"
 ) -> Execution:
     """Decide how a model is computed on this machine.
 
     Args:
         kernel: What was asked for; `"auto"`: cuDNN on a GPU, else the fused kernel.
-        precision: What was asked for; `"auto"`: bfloat16 where a CPU has a unit for it
+        matmul_dtype: What was asked for; `"auto"`: bfloat16 where a CPU has a unit for it
             and the fused kernel runs, else float32.
         cell: Of the recurrent layers; cuDNN has no kernel for the plain one.
 
@@ -71,13 +71,13 @@ def choose_execution(
         DeviceError: What was asked for cannot run here; the message names what is missing.
     """
     name, kernel_reason = _kernel(kernel, cell)
-    dtype, precision_reason = _precision(precision, name)
+    dtype, matmul_dtype_reason = _matmul_dtype(matmul_dtype, name)
     shards = core_count() if name == "fused" and not gpu_names() else 1
     return Execution(
         kernel=name,
         kernel_reason=kernel_reason,
-        precision=dtype,
-        precision_reason=precision_reason,
+        matmul_dtype=dtype,
+        matmul_dtype_reason=matmul_dtype_reason,
         shards=shards,
     )
 
@@ -121,17 +121,17 @@ def limit_threads() -> bool:
     return True
 
 
-def _kernel(asked: GruKernel, cell: Cell) -> tuple[str, str]:
+def _kernel(asked: Kernel, cell: Cell) -> tuple[str, str]:
     gpus = gpu_names()
     if cell == "rnn" and asked == "cudnn":
         raise DeviceError(
-            "`gru_kernel=cudnn` needs the cell gru or lstm: cuDNN has no kernel for the plain "
-            "cell. Received: rnn. Pass --gru-kernel fused."
+            "`kernel=cudnn` needs the cell gru or lstm: cuDNN has no kernel for the plain "
+            "cell. Received: rnn. Pass --kernel fused."
         )
     if asked == "cudnn" and not gpus:
         raise DeviceError(
-            f"`gru_kernel=cudnn` needs a GPU that TensorFlow can use: {why_no_gpu()}. "
-            f"Install it with {_INSTALL_CUDA}, or pass --gru-kernel fused."
+            f"`kernel=cudnn` needs a GPU that TensorFlow can use: {why_no_gpu()}. "
+            f"Install it with {_INSTALL_CUDA}, or pass --kernel fused."
         )
     if asked != "auto":
         return asked, "asked for"
@@ -163,16 +163,16 @@ def why_no_gpu() -> str:
     return "the driver shows no GPU to TensorFlow (CUDA_VISIBLE_DEVICES may hide it)"
 
 
-def _precision(asked: Precision, kernel: str) -> tuple[str, str]:
+def _matmul_dtype(asked: MatmulDtype, kernel: str) -> tuple[str, str]:
     if asked == "float16" and kernel != "cudnn":
         raise DeviceError(
-            "`precision=float16` needs the cuDNN kernel on a GPU; the kernel here is "
-            f"{kernel}. Install it with {_INSTALL_CUDA}, or pass --precision auto."
+            "`matmul_dtype=float16` needs the cuDNN kernel on a GPU; the kernel here is "
+            f"{kernel}. Install it with {_INSTALL_CUDA}, or pass --matmul-dtype auto."
         )
     if asked == "bfloat16" and kernel != "fused":
         raise DeviceError(
-            f"`precision=bfloat16` needs the fused kernel; the kernel here is {kernel}, which "
-            "would compute in float32 all the same. Pass --precision auto."
+            f"`matmul_dtype=bfloat16` needs the fused kernel; the kernel here is {kernel}, which "
+            "would compute in float32 all the same. Pass --matmul-dtype auto."
         )
     if asked != "auto":
         return asked, "asked for"

@@ -72,9 +72,11 @@ class LanguageModel(keras.Model):
         for block in self.blocks:
             block.build()
         self.dense.build(self.config.hidden_size)
-        if self.config.first_state == "learnt":
+        if self.config.initial_state == "learned":
             shape = (self.config.num_layers, self.config.state_size)
-            self.first_state = self.add_weight(shape=shape, initializer="zeros", name="first_state")
+            self.learned_initial_state = self.add_weight(
+                shape=shape, initializer="zeros", name="learned_initial_state"
+            )
         self.built = True
 
     def call(
@@ -114,11 +116,11 @@ class LanguageModel(keras.Model):
         """
         weights = self.step_weights(training)
 
-        def lose(token_ids, targets, state):
+        def shard_losses(token_ids, targets, state):
             hidden, next_state = self.hidden_states(token_ids, state, weights, training)
             return self._cross_entropies(hidden, targets, training), next_state
 
-        return self._in_shards(lose, [token_ids, targets], state)
+        return self._in_shards(shard_losses, [token_ids, targets], state)
 
     def losses_and_penalties(
         self, token_ids: tf.Tensor, targets: tf.Tensor, state: tf.Tensor
@@ -138,12 +140,12 @@ class LanguageModel(keras.Model):
         """
         weights = self.step_weights(training=True)
 
-        def lose(token_ids, targets, state):
+        def shard_losses(token_ids, targets, state):
             hidden, next_state = self.hidden_states(token_ids, state, weights, training=True)
             penalties = _mean_squares(tf.cast(hidden, tf.float32))
             return self._cross_entropies(hidden, targets, training=True), penalties, next_state
 
-        return self._in_shards(lose, [token_ids, targets], state)
+        return self._in_shards(shard_losses, [token_ids, targets], state)
 
     def step_weights(self, training: bool = False) -> StepWeights:
         """Return the weights that dropout acts on, drawn for one step."""
@@ -208,7 +210,7 @@ class LanguageModel(keras.Model):
         return tf.convert_to_tensor(self.dense.kernel)
 
     def _products(self, training) -> tf.DType:
-        return tf.as_dtype(self.execution.precision if training else "float32")
+        return tf.as_dtype(self.execution.matmul_dtype if training else "float32")
 
     def _in_shards(self, function, batches, state):
         """Apply `function(*batches, state)` to parts of the batch side by side; join the parts.
@@ -230,11 +232,11 @@ class LanguageModel(keras.Model):
     def initial_state(self, batch_size: int):
         """Return the state at the beginning of a text, `[num_layers, batch, state_size]`."""
         shape = [self.config.num_layers, batch_size, self.config.state_size]
-        if self.config.first_state == "zeros":
+        if self.config.initial_state == "zeros":
             return tf.zeros(shape)
-        return tf.broadcast_to(tf.convert_to_tensor(self.first_state)[:, None], shape)
+        return tf.broadcast_to(tf.convert_to_tensor(self.learned_initial_state)[:, None], shape)
 
-    def begin_with_frequencies(self, counts: np.ndarray) -> None:
+    def init_dense_bias(self, counts: np.ndarray) -> None:
         """Let the bias of the Dense layer be the log frequencies of tokens.
 
         Otherwise the first steps learn them with whatever they have: with thousands of tokens
@@ -248,14 +250,14 @@ class LanguageModel(keras.Model):
 
     def model_weights(self) -> ModelWeights:
         """Return a copy of the weights as NumPy arrays."""
-        learnt = self.config.first_state == "learnt"
+        learned = self.config.initial_state == "learned"
         return ModelWeights(
             embedding=_array(self.embedding.embeddings),
             layers=tuple(block.layer_weights() for block in self.blocks),
             dense_kernel=_array(self._dense_kernel()),
             dense_bias=_array(self.dense.bias),
             residual=self.config.residual,
-            first_state=_array(self.first_state) if learnt else None,
+            learned_initial_state=_array(self.learned_initial_state) if learned else None,
         )
 
     def set_model_weights(self, weights: ModelWeights) -> None:
@@ -266,8 +268,8 @@ class LanguageModel(keras.Model):
         self.dense.bias.assign(weights.dense_bias)
         if not self.config.tie_weights:
             self.dense.kernel.assign(weights.dense_kernel)
-        if self.config.first_state == "learnt":
-            self.first_state.assign(weights.first_state)
+        if self.config.initial_state == "learned":
+            self.learned_initial_state.assign(weights.learned_initial_state)
 
 
 class _Head(keras.layers.Layer):

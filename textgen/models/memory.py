@@ -22,7 +22,7 @@ def num_parameters(config: ModelConfig, vocab_size: int) -> int:
         recurrent += sum((size + hidden + 1) * hidden for size in inputs)
     if config.layer_norm:
         recurrent += 2 * sum(inputs[1:])
-    if config.first_state == "learnt":
+    if config.initial_state == "learned":
         recurrent += config.num_layers * config.state_size
     dense = vocab_size * (1 if config.tie_weights else hidden + 1)
     return vocab_size * config.embedding_dim + recurrent + dense

@@ -10,7 +10,7 @@ are one product, and the fast kernels below it stay as they are.
 import keras
 import tensorflow as tf
 
-from textgen.models.step_lists import flat, unflat
+from textgen.models.recurrence.step_lists import flat, unflat
 
 
 class OutputGate(keras.layers.Layer):

@@ -12,8 +12,8 @@ import tensorflow as tf
 
 from textgen.config import Cell
 from textgen.models.drop_connect import DropConnect
-from textgen.models.fused_recurrence import fused_recurrence
-from textgen.models.reference_recurrence import reference_recurrence
+from textgen.models.recurrence.fused import fused_recurrence
+from textgen.models.recurrence.reference import reference_recurrence
 from textgen.models.weights import GATES, Array
 
 _KEEPING_GATE: dict[Cell, str] = {"gru": "update", "lstm": "forget"}
@@ -29,9 +29,9 @@ class RecurrentLayer(keras.layers.Layer):
         hidden_size: Units.
         cell: `"gru"` (`reset_after=True`), `"lstm"` or `"rnn"`.
         kernel: The implementation that runs, `"cudnn"`, `"fused"` or `"reference"`.
-        precision: `"float16"`: cuDNN computes in it, weights stay float32.
+        matmul_dtype: `"float16"`: cuDNN computes in it, weights stay float32.
         weight_drop: Share of the recurrent kernel's entries dropped in a training step.
-        keep_bias: Initial bias of a GRU's update gate, on the side of the inputs, or of an
+        forget_bias: Initial bias of a GRU's update gate, on the side of the inputs, or of an
             LSTM's forget gate; None: as Keras has it, 0 and 1. The plain cell has no such gate.
         seed: Seed of the initial weights and of weight drop.
         name: Name of the layer.
@@ -46,27 +46,27 @@ class RecurrentLayer(keras.layers.Layer):
         *,
         cell: Cell,
         kernel: str,
-        precision: str = "float32",
+        matmul_dtype: str = "float32",
         weight_drop: float = 0.0,
-        keep_bias: float | None = None,
+        forget_bias: float | None = None,
         seed: int,
         name: str | None = None,
     ):
         super().__init__(name=name)
         self.cell = cell
         self.implementation = kernel
-        self.keep_bias = keep_bias
-        self.stock = _stock_layer(hidden_size, cell, kernel, precision, seed)
+        self.forget_bias = forget_bias
+        self.stock = _stock_layer(hidden_size, cell, kernel, matmul_dtype, seed)
         self.weight_drop = DropConnect(weight_drop, seed=seed + 2)
 
     def build(self, inputs_shape, *_) -> None:
         """Make the weights for inputs of `[batch, time, features]`."""
         self.stock.build(inputs_shape)
         self.built = True
-        if self.keep_bias is not None:
+        if self.forget_bias is not None:
             bias = self.arrays()["bias"]
             gate = GATES[self.cell].index(_KEEPING_GATE[self.cell])
-            np.split(bias[0], len(GATES[self.cell]))[gate][:] = self.keep_bias
+            np.split(bias[0], len(GATES[self.cell]))[gate][:] = self.forget_bias
             self.set_arrays(**{**self.arrays(), "bias": bias})
 
     @property
@@ -86,7 +86,7 @@ class RecurrentLayer(keras.layers.Layer):
     def recurrent_kernel(self, training: bool = False) -> tf.Tensor:
         """Return the recurrent kernel `[hidden_size, gates * hidden_size]`, in training with gaps.
 
-        Drawn once a step and handed to `call`, so that the parts of a batch share it.
+        DrawnTokens once a step and handed to `call`, so that the parts of a batch share it.
         """
         kernel = tf.convert_to_tensor(self.stock.cell.recurrent_kernel)
         return self.weight_drop(kernel, training=training)
@@ -151,15 +151,15 @@ class RecurrentLayer(keras.layers.Layer):
         """Return copies of the weights, named and shaped as in `LayerWeights`."""
         kernel, recurrent_kernel, bias = (np.array(value) for value in self.stock.get_weights())
         return {
-            "kernel": kernel,
+            "input_kernel": kernel,
             "recurrent_kernel": recurrent_kernel,
             "bias": bias.reshape(-1, kernel.shape[1]),
         }
 
-    def set_arrays(self, *, kernel: Array, recurrent_kernel: Array, bias: Array) -> None:
+    def set_arrays(self, *, input_kernel: Array, recurrent_kernel: Array, bias: Array) -> None:
         """Take over weights, shaped as `arrays` gives them."""
         own_shape = self.stock.cell.bias.shape
-        self.stock.set_weights([kernel, recurrent_kernel, np.reshape(bias, own_shape)])
+        self.stock.set_weights([input_kernel, recurrent_kernel, np.reshape(bias, own_shape)])
 
     def _run_stock(self, inputs, initial_state, recurrent_kernel):
         """Run Keras's layer, `recurrent_kernel` standing in for its variable."""
@@ -170,14 +170,14 @@ class RecurrentLayer(keras.layers.Layer):
         return tf.cast(outputs, tf.float32), tf.cast(tf.concat(last, axis=1), tf.float32)
 
 
-def _stock_layer(hidden_size, cell, kernel, precision, seed):
+def _stock_layer(hidden_size, cell, kernel, matmul_dtype, seed):
     """Return Keras's layer of the cell."""
     settings = {
         "return_sequences": True,
         "return_state": True,
         "kernel_initializer": keras.initializers.GlorotUniform(seed=seed),
         "recurrent_initializer": keras.initializers.Orthogonal(seed=seed + 1),
-        "dtype": "mixed_float16" if precision == "float16" else "float32",
+        "dtype": "mixed_float16" if matmul_dtype == "float16" else "float32",
         "name": "weights",
     }
     use_cudnn = kernel == "cudnn"

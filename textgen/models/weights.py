@@ -20,10 +20,11 @@ NORM_EPSILON = 1e-3
 Array = NDArray[np.float32]
 
 _LAYER_BIAS = re.compile(r"(gru|lstm|rnn)_\d+\.bias")
-_LAYER_PARTS = ("kernel", "recurrent_kernel", "bias")
+# Name in the file to attribute; the file keeps the names that Keras uses.
+_LAYER_PARTS = {"kernel": "input_kernel", "recurrent_kernel": "recurrent_kernel", "bias": "bias"}
 _OPTIONAL_PARTS = {
     "output_gate": _LAYER_PARTS,
-    "norm": ("scale", "offset"),
+    "norm": {"scale": "scale", "offset": "offset"},
 }
 
 # Gates that a layer's matrices hold side by side, in this order, by the kind of its cell.
@@ -39,20 +40,20 @@ class OutputGateWeights:
     """The gate `o_t = sigmoid(x_t W + h_{t-1} U + b)` on what a layer passes on.
 
     Attributes:
-        kernel: W, `[inputs, hidden_size]`.
+        input_kernel: W, `[inputs, hidden_size]`.
         recurrent_kernel: U, `[hidden_size, hidden_size]`.
         bias: b, `[hidden_size]`.
     """
 
-    kernel: Array
+    input_kernel: Array
     recurrent_kernel: Array
     bias: Array
 
     def __post_init__(self) -> None:
-        _freeze(self, kernel=2, recurrent_kernel=2, bias=1)
+        _freeze(self, input_kernel=2, recurrent_kernel=2, bias=1)
         hidden = self.recurrent_kernel.shape[0]
         _require_shape("recurrent_kernel", self.recurrent_kernel, (hidden, hidden))
-        _require_shape("kernel", self.kernel, (self.kernel.shape[0], hidden))
+        _require_shape("input_kernel", self.input_kernel, (self.input_kernel.shape[0], hidden))
         _require_shape("bias", self.bias, (hidden,))
 
 
@@ -80,7 +81,7 @@ class LayerWeights:
     """One recurrent layer, its gates side by side in the order of `GATES`.
 
     Attributes:
-        kernel: `[inputs, gates * hidden_size]`, what the layer's input is multiplied with.
+        input_kernel: `[inputs, gates * hidden_size]`, what the layer's input is multiplied with.
         recurrent_kernel: `[hidden_size, gates * hidden_size]`.
         bias: `[2, 3 * hidden_size]` of a GRU, added to the input's and to the state's product;
             `[1, gates * hidden_size]` of the others, added to the sum of both.
@@ -93,22 +94,22 @@ class LayerWeights:
     Source: `keras.layers.GRU` with `reset_after=True`, `LSTM` and `SimpleRNN`.
     """
 
-    kernel: Array
+    input_kernel: Array
     recurrent_kernel: Array
     bias: Array
     output_gate: OutputGateWeights | None = None
     norm: NormWeights | None = None
 
     def __post_init__(self) -> None:
-        _freeze(self, kernel=2, recurrent_kernel=2, bias=2)
+        _freeze(self, input_kernel=2, recurrent_kernel=2, bias=2)
         hidden = self.hidden_size
         gates = len(GATES[self.cell])
         _require_shape("recurrent_kernel", self.recurrent_kernel, (hidden, gates * hidden))
-        _require_shape("kernel", self.kernel, (self.inputs, gates * hidden))
+        _require_shape("input_kernel", self.input_kernel, (self.inputs, gates * hidden))
         _require_shape("bias", self.bias, (2 if self.cell == "gru" else 1, gates * hidden))
         if self.output_gate is not None:
             expected = (self.inputs, hidden)
-            _require_shape("output_gate.kernel", self.output_gate.kernel, expected)
+            _require_shape("output_gate.kernel", self.output_gate.input_kernel, expected)
         if self.norm is not None:
             _require_shape("norm.scale", self.norm.scale, (self.inputs,))
 
@@ -121,7 +122,7 @@ class LayerWeights:
     @property
     def inputs(self) -> int:
         """Width of what the layer reads."""
-        return self.kernel.shape[0]
+        return self.input_kernel.shape[0]
 
     @property
     def hidden_size(self) -> int:
@@ -144,7 +145,7 @@ class ModelWeights:
         dense_kernel: `[hidden_size, vocab_size]`.
         dense_bias: `[vocab_size]`.
         residual: Whether each layer but the first adds its input to what it passes on.
-        first_state: `[num_layers, state_size]`, learnt; None: zeros.
+        learned_initial_state: `[num_layers, state_size]`, learned; None: zeros.
 
     Raises:
         RunError: The shapes do not belong together, or a value is not float32.
@@ -155,7 +156,7 @@ class ModelWeights:
     dense_kernel: Array
     dense_bias: Array
     residual: bool = False
-    first_state: Array | None = None
+    learned_initial_state: Array | None = None
 
     def __post_init__(self) -> None:
         _freeze(self, embedding=2, dense_kernel=2, dense_bias=1)
@@ -164,14 +165,14 @@ class ModelWeights:
         width = self.embedding_dim
         for index, layer in enumerate(self.layers):
             expected = (width, self.layers[0].recurrent_kernel.shape[1])
-            _require_shape(f"{self.cell}_{index}.kernel", layer.kernel, expected)
+            _require_shape(f"{self.cell}_{index}.kernel", layer.input_kernel, expected)
             width = layer.hidden_size
         _require_shape("dense.kernel", self.dense_kernel, (width, self.vocab_size))
         _require_shape("dense.bias", self.dense_bias, (self.vocab_size,))
-        if self.first_state is not None:
-            _freeze(self, first_state=2)
+        if self.learned_initial_state is not None:
+            _freeze(self, learned_initial_state=2)
             expected = (self.num_layers, self.state_size)
-            _require_shape("first_state", self.first_state, expected)
+            _require_shape("first_state", self.learned_initial_state, expected)
 
     @property
     def vocab_size(self) -> int:
@@ -217,8 +218,8 @@ class ModelWeights:
     def initial_state(self, batch: int) -> Array:
         """Return the state at the beginning of a text, `[num_layers, batch, state_size]`."""
         state = np.zeros((self.num_layers, batch, self.state_size), np.float32)
-        if self.first_state is not None:
-            state += self.first_state[:, None]
+        if self.learned_initial_state is not None:
+            state += self.learned_initial_state[:, None]
         return state
 
     def to_tensors(self) -> dict[str, Array]:
@@ -227,7 +228,7 @@ class ModelWeights:
         for index, layer in enumerate(self.layers):
             tensors |= _layer_tensors(layer, f"{layer.cell}_{index}")
         tensors |= {"dense.kernel": self.dense_kernel, "dense.bias": self.dense_bias}
-        return tensors if self.first_state is None else tensors | {"first_state": self.first_state}
+        return tensors if self.learned_initial_state is None else tensors | {"first_state": self.learned_initial_state}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Array], *, residual: bool = False) -> Self:
@@ -254,7 +255,7 @@ class ModelWeights:
             dense_kernel=tensors["dense.kernel"],
             dense_bias=tensors["dense.bias"],
             residual=residual,
-            first_state=tensors.get("first_state"),
+            learned_initial_state=tensors.get("first_state"),
         )
 
 
@@ -274,11 +275,14 @@ def _require_names(tensors: Mapping[str, Array], prefixes: list[str]) -> None:
 
 
 def _layer_tensors(layer: LayerWeights, prefix: str) -> dict[str, Array]:
-    tensors = {f"{prefix}.{part}": getattr(layer, part) for part in _LAYER_PARTS}
+    tensors = {f"{prefix}.{part}": getattr(layer, name) for part, name in _LAYER_PARTS.items()}
     for name, parts in _OPTIONAL_PARTS.items():
         group = getattr(layer, name)
         if group is not None:
-            tensors |= {f"{prefix}.{name}.{part}": getattr(group, part) for part in parts}
+            tensors |= {
+                f"{prefix}.{name}.{part}": getattr(group, attribute)
+                for part, attribute in parts.items()
+            }
     return tensors
 
 
@@ -286,7 +290,11 @@ def _layer_from_tensors(tensors: Mapping[str, Array], prefix: str) -> LayerWeigh
     def group(name: str) -> dict[str, Array]:
         names = _OPTIONAL_PARTS.get(name, _LAYER_PARTS)
         path = f"{prefix}.{name}" if name else prefix
-        return {part: tensors[f"{path}.{part}"] for part in names if f"{path}.{part}" in tensors}
+        return {
+            attribute: tensors[f"{path}.{part}"]
+            for part, attribute in names.items()
+            if f"{path}.{part}" in tensors
+        }
 
     gate, norm = group("output_gate"), group("norm")
     return LayerWeights(

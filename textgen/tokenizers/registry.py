@@ -19,7 +19,7 @@ def build_tokenizer(config: TokenizerConfig, training_text: str, alphabet_text: 
 
     Args:
         config: Its kind and size.
-        training_text: What subwords are learnt from.
+        training_text: What subwords are learned from.
         alphabet_text: What the character alphabet, and the counts for
             `min_count`, are taken from: the whole corpus, as nanoGPT does it.
 

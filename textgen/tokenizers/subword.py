@@ -153,10 +153,10 @@ class SubwordDecoder:
 def train_subwords(
     text: str, vocab_size: int, algorithm: Literal["bpe", "unigram"]
 ) -> SubwordTokenizer:
-    """Return a tokenizer whose pieces were learnt from `text`.
+    """Return a tokenizer whose pieces were learned from `text`.
 
     Args:
-        text: The training text alone: pieces learnt from the validation text would
+        text: The training text alone: pieces learned from the validation text would
             flatter the score.
         vocab_size: The most pieces, 256 byte pieces, UNK and the newline included; a
             short text gives fewer.
@@ -192,7 +192,7 @@ def _without_rare_characters(segments: list[str], vocab_size: int) -> list[str]:
 
     In a text of more different characters than there is room for, such as Chinese, the
     frequent ones take half of the room, pieces longer than one character the other half.
-    The rest is not learnt and so written in bytes.
+    The rest is not learned and so written in bytes.
     """
     counts = Counter(chain.from_iterable(segments))
     room = vocab_size - _RESERVED_PIECES

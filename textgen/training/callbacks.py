@@ -293,7 +293,7 @@ def training_callbacks(
         FollowSchedule(config, interval, progress),
         RefuseNan(progress),
         KeepBest(run, tokenizer, progress),
-        *([] if config.average is None else [EvaluateAverage()]),
+        *([] if config.ema_decay is None else [EvaluateAverage()]),
         LogMetrics(run, corpus, steps_per_epoch, progress),
         StopOnTime(progress),
     ]

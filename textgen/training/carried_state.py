@@ -50,7 +50,7 @@ class CarriedStateModel(keras.Model):
         self.language_model = language_model
         self.config = config
         self.progress = progress
-        self._resets = keras.random.SeedGenerator(config.seed + 8) if config.state_reset else None
+        self._resets = keras.random.SeedGenerator(config.seed + 8) if config.state_reset_probability else None
         self._train_bits = _bits_per_char(len(corpus.train), corpus.train_characters)
         self._validation_bits = _bits_per_char(len(corpus.validation), corpus.validation_characters)
         self.training_state = self._state_variable(batch_size, "training_state")
@@ -114,7 +114,7 @@ class CarriedStateModel(keras.Model):
 
     def _mean_loss(self, token_ids, targets, state):
         """Return the mean loss, what is added to it, and the next state."""
-        weights = self.config.activation_penalty, self.config.change_penalty
+        weights = self.config.activation_penalty, self.config.temporal_penalty
         if not any(weights):
             losses, next_state = self.language_model.token_losses(
                 token_ids, targets, state, training=True
@@ -133,12 +133,12 @@ class CarriedStateModel(keras.Model):
 
     def _forgetful(self, state):
         """Return the state with a random share of the lanes at a text's beginning."""
-        if not self.config.state_reset:
+        if not self.config.state_reset_probability:
             return state
         lanes = state.shape[1]
         draws = keras.random.uniform([1, lanes, 1], seed=self._resets)
         begins = self.language_model.initial_state(lanes)
-        return tf.where(draws < self.config.state_reset, begins, state)
+        return tf.where(draws < self.config.state_reset_probability, begins, state)
 
     def test_step(self, data):
         """Add one window of every validation lane to the mean loss."""

@@ -29,10 +29,10 @@ def describe_environment(execution: Execution, seed: int) -> dict[str, Any]:
         "packages": {name: _version(name) for name in _PACKAGES},
         "seed": seed,
         "devices": [device.name for device in tf.config.list_logical_devices()],
-        "gru_kernel": execution.kernel,
+        "kernel": execution.kernel,
         "gru_kernel_reason": execution.kernel_reason,
-        "precision": execution.precision,
-        "precision_reason": execution.precision_reason,
+        "matmul_dtype": execution.matmul_dtype,
+        "matmul_dtype_reason": execution.matmul_dtype_reason,
         "shards": execution.shards,
     }
 

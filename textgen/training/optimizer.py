@@ -5,7 +5,7 @@ from keras import ops
 
 from textgen.config import TrainingConfig
 
-_WITHOUT_DECAY = ["bias", "embeddings", "gamma", "beta", "first_state"]
+_WITHOUT_DECAY = ["bias", "embeddings", "gamma", "beta", "learned_initial_state"]
 
 
 class AveragingAdamW(keras.optimizers.AdamW):
@@ -29,12 +29,12 @@ class AveragingAdamW(keras.optimizers.AdamW):
         self._longest = decay
 
 
-def make_optimizer(config: TrainingConfig, precision: str) -> keras.optimizers.Optimizer:
+def make_optimizer(config: TrainingConfig, matmul_dtype: str) -> keras.optimizers.Optimizer:
     """Return AdamW; only the matrices decay, the embedding not among them.
 
     Args:
         config: Learning rate, weight decay, clipping, and the average of the weights.
-        precision: Under `"float16"` the loss is scaled, so that small gradients survive.
+        matmul_dtype: Under `"float16"` the loss is scaled, so that small gradients survive.
 
     Returns:
         The optimizer, not yet built.
@@ -45,8 +45,8 @@ def make_optimizer(config: TrainingConfig, precision: str) -> keras.optimizers.O
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         global_clipnorm=config.clip_norm,
-        use_ema=config.average is not None,
-        ema_momentum=config.average or 0.0,
+        use_ema=config.ema_decay is not None,
+        ema_momentum=config.ema_decay or 0.0,
     )
     optimizer.exclude_from_weight_decay(var_names=_WITHOUT_DECAY)
-    return keras.optimizers.LossScaleOptimizer(optimizer) if precision == "float16" else optimizer
+    return keras.optimizers.LossScaleOptimizer(optimizer) if matmul_dtype == "float16" else optimizer

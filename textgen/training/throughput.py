@@ -11,8 +11,8 @@ from textgen.config import ModelConfig, RunConfig, TrainingConfig
 from textgen.corpora import split_text
 from textgen.models.kernels import Execution, choose_execution, limit_threads
 from textgen.models.language_model import build_language_model
-from textgen.sizing import CHOSEN, DEFAULT_MINUTES, REFERENCE, choose_settings
 from textgen.training.optimizer import make_optimizer
+from textgen.training.sizing import CHOSEN, DEFAULT_MINUTES, REFERENCE, choose_settings
 
 _STEPS = 5
 _CHARACTERS_PER_SUBWORD = 3.0
@@ -34,7 +34,7 @@ def measure_tokens_per_second(
         Tokens per second, from the median of a few steps after the first, which traces.
     """
     model = build_language_model(model_config, vocab_size, execution=execution)
-    optimizer = make_optimizer(training, execution.precision)
+    optimizer = make_optimizer(training, execution.matmul_dtype)
     optimizer.build(model.trainable_variables)
 
     @tf.function
@@ -76,7 +76,7 @@ def size_to_fit(config: RunConfig, text: str) -> RunConfig:
     """
     asked = config.training
     limit_threads()
-    execution = choose_execution(asked.gru_kernel, asked.precision)
+    execution = choose_execution(asked.kernel, asked.matmul_dtype)
     training_text, _ = split_text(text, config.corpus.validation_fraction)
     characters = config.tokenizer.tokenizer == "char"
     vocab_size = len(set(text)) if characters else config.tokenizer.vocab_size

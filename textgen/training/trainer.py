@@ -48,8 +48,8 @@ _LASTING = (
     "seq_len_jitter",
     "seed",
     "validate_every",
-    "average",
-    "state_reset",
+    "ema_decay",
+    "state_reset_probability",
 )
 
 
@@ -184,11 +184,11 @@ def _plan(config: TrainingConfig, corpus: TokenizedCorpus) -> LanePlan:
 def _choose_execution(config: RunConfig) -> Execution:
     """Decide how to compute, and say so; the threads must be set before the first device is."""
     asked = config.training
-    if asked.gru_kernel != "reference" and not limit_threads():
+    if asked.kernel != "reference" and not limit_threads():
         _log.info("TensorFlow had started its threads already: training may be slower")
-    execution = choose_execution(asked.gru_kernel, asked.precision, config.model.cell)
+    execution = choose_execution(asked.kernel, asked.matmul_dtype, config.model.cell)
     _log.info("kernel: %s (%s)", execution.kernel, execution.kernel_reason)
-    _log.info("precision: %s (%s)", execution.precision, execution.precision_reason)
+    _log.info("matmul_dtype: %s (%s)", execution.matmul_dtype, execution.matmul_dtype_reason)
     return execution
 
 
@@ -231,7 +231,7 @@ class _Session:
         )
         if config.model.dense_bias == "frequencies":
             counts = np.bincount(corpus.train, minlength=tokenizer.vocab_size)
-            language_model.begin_with_frequencies(counts)
+            language_model.init_dense_bias(counts)
         self.model = CarriedStateModel(
             language_model,
             training,
@@ -240,7 +240,7 @@ class _Session:
             validation_lanes=lanes,
             progress=self.progress,
         )
-        optimizer = make_optimizer(training, execution.precision)
+        optimizer = make_optimizer(training, execution.matmul_dtype)
         self.model.compile(
             optimizer=optimizer,
             jit_compile=False,

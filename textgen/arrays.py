@@ -1,0 +1,16 @@
+"""Names for the NumPy arrays that pass between modules; shapes are in the docstrings."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32Array = NDArray[np.float32]
+Float64Array = NDArray[np.float64]
+FloatArray = NDArray[np.floating[Any]]
+Int32Array = NDArray[np.int32]
+IntArray = NDArray[np.integer[Any]]
+# Token ids that a tokenizer returns: int32, one or two axes.
+TokenIds = NDArray[np.int32]
+# Recurrent state `[num_layers, batch, state_size]`: float32, or float64 in the reference engine.
+State = NDArray[np.floating[Any]]

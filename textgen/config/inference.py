@@ -1,0 +1,15 @@
+"""Choices of how a trained model is computed, and limits of what one call may ask for."""
+
+from typing import Annotated, Literal
+
+from textgen.config.limits import Limits
+
+EngineName = Literal["auto", "numpy", "onnx", "reference", "tensorflow"]
+WeightsFormat = Literal["float32", "int8", "int4"]
+
+# Texts generated from one prompt in one call.
+NumSamples = Annotated[int, Limits(minimum=1, maximum=100_000)]
+# Alternatives reported for each token.
+NumAlternatives = Annotated[int, Limits(minimum=0, maximum=1_000)]
+NumBeams = Annotated[int, Limits(minimum=1, maximum=512)]
+LengthPenalty = Annotated[float, Limits(minimum=0)]

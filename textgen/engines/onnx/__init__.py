@@ -1,0 +1,1 @@
+"""The engine on ONNX Runtime: the whole generation loop as one graph."""

@@ -1,0 +1,1 @@
+"""Restraints: what forbids tokens by what a row has written so far."""
