@@ -1,3 +1,5 @@
+"""Weights as arrays: shapes, names, what they contradict in a configuration, and their file."""
+
 import dataclasses
 import json
 import re
@@ -7,6 +9,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save
 
+from textgen.config import ModelConfig
 from textgen.errors import RunError
 from textgen.models.weights import (
     GATES,
@@ -61,7 +64,7 @@ def make_full_weights(cell="lstm", hidden_size=4, num_layers=2):
         dense_kernel=array(hidden_size, 7),
         dense_bias=array(7),
         residual=True,
-        initial_state=array(num_layers, layers[0].state_size),
+        learned_initial_state=array(num_layers, layers[0].state_size),
     )
 
 
@@ -101,7 +104,7 @@ def test_every_part_of_a_model_comes_back(tmp_path, cell):
         loaded.layers[1].output_gate.input_kernel, weights.layers[1].output_gate.input_kernel
     )
     np.testing.assert_array_equal(loaded.layers[1].norm.offset, weights.layers[1].norm.offset)
-    np.testing.assert_array_equal(loaded.initial_state, weights.initial_state)
+    np.testing.assert_array_equal(loaded.learned_initial_state, weights.learned_initial_state)
     tensors = loaded.to_tensors()
     assert list(tensors) == list(weights.to_tensors())
     for name, array in weights.to_tensors().items():
@@ -161,14 +164,14 @@ def test_a_text_begins_with_the_learnt_state_in_every_row(cell, state_size):
     state = weights.initial_state(3)
     assert state.shape == (2, 3, state_size)
     for row in range(3):
-        np.testing.assert_array_equal(state[:, row], weights.initial_state)
+        np.testing.assert_array_equal(state[:, row], weights.learned_initial_state)
     assert weights.state_size == weights.layers[0].state_size == state_size
 
 
 @pytest.mark.parametrize(
     ("change", "is_plain"),
     [
-        ({"first_state": None}, False),
+        ({"learned_initial_state": None}, False),
         ({"residual": False}, False),
         ({"output_gate": None}, False),
         ({"residual": False, "output_gate": None}, False),
@@ -181,6 +184,85 @@ def test_a_model_is_plain_where_every_layer_reads_the_h_below_it(change, is_plai
     layers = tuple(dataclasses.replace(layer, **of_layers) for layer in weights.layers)
     others = {name: value for name, value in change.items() if name not in of_layers}
     assert dataclasses.replace(weights, layers=layers, **others).is_plain == is_plain
+
+
+FULL_CONFIG = ModelConfig(
+    embedding_dim=5,
+    hidden_size=4,
+    num_layers=2,
+    cell="lstm",
+    output_gate=True,
+    residual=True,
+    layer_norm=True,
+    initial_state="learned",
+    dropout=0.0,
+)
+
+
+def test_the_configuration_is_read_off_the_weights(weights):
+    assert make_full_weights().to_config() == FULL_CONFIG
+    plain = ModelConfig(embedding_dim=5, hidden_size=4, num_layers=2, dropout=0.0)
+    assert weights.to_config() == plain
+    # `ModelConfig` rejects a residual connection in a model of a single layer.
+    single = ModelWeights.from_tensors(make_tensors(num_layers=1), residual=True)
+    assert single.to_config() == dataclasses.replace(plain, num_layers=1)
+
+
+def test_weights_match_a_configuration_whatever_its_dropout_and_ties():
+    assert make_full_weights().mismatches(FULL_CONFIG) == []
+    config = dataclasses.replace(FULL_CONFIG, dropout=0.5, weight_drop=0.2, forget_bias=1.0)
+    assert make_full_weights().mismatches(config) == []
+    square = ModelWeights.from_tensors(make_tensors(embedding_dim=4))
+    for tied in (False, True):
+        tied_config = ModelConfig(
+            embedding_dim=4, hidden_size=4, num_layers=2, tie_weights=tied, dropout=0.3
+        )
+        assert square.mismatches(tied_config) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "phrases"),
+    [
+        ({"cell": "gru"}, ["`cell` is gru in the configuration, lstm in the weights"]),
+        (
+            {"embedding_dim": 6, "hidden_size": 8},
+            [
+                "`embedding_dim` is 6 in the configuration, 5 in the weights",
+                "`hidden_size` is 8 in the configuration, 4 in the weights",
+            ],
+        ),
+        ({"num_layers": 3}, ["`num_layers` is 3 in the configuration, 2 in the weights"]),
+        ({"residual": False}, ["`residual` is False in the configuration, True in the weights"]),
+        (
+            {"initial_state": "zeros"},
+            ["`initial_state` is zeros in the configuration, learned in the weights"],
+        ),
+        (
+            {"output_gate": False},
+            [
+                f"`output_gate` of layer {i} is False in the configuration, True in the weights"
+                for i in (0, 1)
+            ],
+        ),
+        (
+            {"layer_norm": False},
+            ["`layer_norm` of layer 1 is False in the configuration, True in the weights"],
+        ),
+    ],
+    ids=str,
+)
+def test_each_setting_that_the_weights_contradict_is_named(change, phrases):
+    assert make_full_weights().mismatches(dataclasses.replace(FULL_CONFIG, **change)) == phrases
+
+
+def test_a_part_that_only_some_layers_have_is_a_mismatch():
+    weights = make_full_weights()
+    first, last = weights.layers
+    bare = dataclasses.replace(first, output_gate=None)
+    half = dataclasses.replace(weights, layers=(bare, last))
+    assert half.mismatches(FULL_CONFIG) == [
+        "`output_gate` of layer 0 is True in the configuration, False in the weights"
+    ]
 
 
 def test_equal_weights_give_equal_bytes(weights):

@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from textgen.config import Cell
+from textgen.config import Cell, ModelConfig
 from textgen.errors import RunError
 
 NORM_EPSILON = 1e-3
@@ -26,6 +26,9 @@ _OPTIONAL_PARTS = {
     "output_gate": _LAYER_PARTS,
     "norm": {"scale": "scale", "offset": "offset"},
 }
+
+# Settings of `ModelConfig` that show in the weights of a whole model.
+_STRUCTURE = ("cell", "embedding_dim", "hidden_size", "num_layers", "residual", "initial_state")
 
 # Gates that a layer's matrices hold side by side, in this order, by the kind of its cell.
 GATES: dict[Cell, tuple[str, ...]] = {
@@ -222,13 +225,60 @@ class ModelWeights:
             state += self.learned_initial_state[:, None]
         return state
 
+    def to_config(self) -> ModelConfig:
+        """Return the configuration of a model that has these weights.
+
+        Dropout rates are 0, and `tie_weights` is off: it does not show in the weights, which
+        contain the Dense layer's kernel either way.
+        """
+        return ModelConfig(
+            embedding_dim=self.embedding_dim,
+            hidden_size=self.hidden_size,
+            num_layers=self.num_layers,
+            cell=self.cell,
+            output_gate=self.layers[0].output_gate is not None,
+            # A single layer adds nothing, and `ModelConfig` rejects the setting there.
+            residual=self.residual and self.num_layers > 1,
+            layer_norm=self.layers[-1].norm is not None,
+            initial_state="zeros" if self.learned_initial_state is None else "learned",
+            dropout=0.0,
+        )
+
+    def mismatches(self, config: ModelConfig) -> list[str]:
+        """Return where `config` describes another model than these weights.
+
+        Args:
+            config: For example the one stored in the same run directory.
+
+        Returns:
+            One phrase per difference, such as "`hidden_size` is 512 in the configuration, 256 in
+            the weights"; empty if a model of this configuration can have these weights.
+        """
+        own = self.to_config()
+        differences = [
+            (f"`{name}`", getattr(config, name), getattr(own, name)) for name in _STRUCTURE
+        ]
+        for index, layer in enumerate(self.layers):
+            gate, norm = layer.output_gate is not None, layer.norm is not None
+            differences += [
+                (f"`output_gate` of layer {index}", config.output_gate, gate),
+                (f"`layer_norm` of layer {index}", config.layer_norm and index > 0, norm),
+            ]
+        return [
+            f"{name} is {configured} in the configuration, {found} in the weights"
+            for name, configured, found in differences
+            if configured != found
+        ]
+
     def to_tensors(self) -> dict[str, Array]:
         """Return every array under its name in the file; `from_tensors` is the inverse."""
         tensors = {"embedding": self.embedding}
         for index, layer in enumerate(self.layers):
             tensors |= _layer_tensors(layer, f"{layer.cell}_{index}")
         tensors |= {"dense.kernel": self.dense_kernel, "dense.bias": self.dense_bias}
-        return tensors if self.learned_initial_state is None else tensors | {"first_state": self.learned_initial_state}
+        if self.learned_initial_state is not None:
+            tensors["first_state"] = self.learned_initial_state
+        return tensors
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Array], *, residual: bool = False) -> Self:
