@@ -7,7 +7,6 @@ model computes: that is `textgen.models`. TensorFlow is imported when an engine 
 import numpy as np
 from numpy.typing import NDArray
 
-from textgen.config import ModelConfig
 from textgen.models.weights import ModelWeights
 from textgen.startup import import_tensorflow_quietly
 
@@ -29,7 +28,7 @@ class TensorFlowEngine:
 
         from textgen.models.language_model import build_language_model
 
-        model = build_language_model(_model_config(weights), weights.vocab_size)
+        model = build_language_model(weights.to_config(), weights.vocab_size)
         model.set_model_weights(weights)
         token_ids = tf.TensorSpec([None, None], tf.int32)
         state = tf.TensorSpec([weights.num_layers, None, weights.state_size], tf.float32)
@@ -61,19 +60,3 @@ class TensorFlowEngine:
         """Return the logits after one token a row, `[batch, vocab_size]`, and the next state."""
         logits, next_state = self.forward(token_ids[:, None], state)
         return logits[:, 0], next_state
-
-
-def _model_config(weights: ModelWeights) -> ModelConfig:
-    """Return the settings of a model that has these weights and drops nothing."""
-    return ModelConfig(
-        embedding_dim=weights.embedding_dim,
-        hidden_size=weights.hidden_size,
-        num_layers=weights.num_layers,
-        cell=weights.cell,
-        output_gate=weights.layers[0].output_gate is not None,
-        # A single layer adds nothing, and the settings refuse to say that it would.
-        residual=weights.residual and weights.num_layers > 1,
-        layer_norm=weights.layers[-1].norm is not None,
-        initial_state="zeros" if weights.learned_initial_state is None else "learned",
-        dropout=0.0,
-    )
