@@ -1,22 +1,23 @@
-"""Every error that textgen raises on purpose.
+"""The exceptions of textgen.
 
 ```
 TextgenError
 ├── ConfigError        a setting is out of range, unknown, or contradicts another
-├── CorpusError        a text cannot be read, or is unfit to train on
-├── TokenizerError     text and vocabulary do not fit together
-├── RunError           a run directory is missing, incomplete, damaged or foreign
-├── TrainingError      training cannot go on
-└── DeviceError        the hardware or an installed library lacks what was asked for
+├── CorpusError        a text cannot be read, or is unsuitable for training
+├── TokenizerError     text and vocabulary do not match
+├── RunError           a run directory is missing, incomplete, damaged or not a run
+├── TrainingError      training cannot continue
+├── DeviceError        the hardware or an installed library lacks what was requested
+└── DependencyError    an optional package is not installed
 ```
 
-A message says what is wrong, the limit, what was received, and the way out. The
-command line prints it as one line on stderr and exits with code 2.
+A message says what was expected, what was received, and what to do about it. The command line
+prints it as one line on stderr and exits with code 2.
 """
 
 
 class TextgenError(Exception):
-    """Base class of every error that textgen raises on purpose."""
+    """Base class of all exceptions of textgen."""
 
 
 class ConfigError(TextgenError):
@@ -24,20 +25,24 @@ class ConfigError(TextgenError):
 
 
 class CorpusError(TextgenError):
-    """A text cannot be read, or is unfit to train on."""
+    """A text cannot be read, or is unsuitable for training."""
 
 
 class TokenizerError(TextgenError):
-    """Text and vocabulary do not fit together."""
+    """Text and vocabulary do not match."""
 
 
 class RunError(TextgenError):
-    """A run directory is missing, incomplete, damaged or foreign."""
+    """A run directory is missing, incomplete, damaged or not a run."""
 
 
 class TrainingError(TextgenError):
-    """Training cannot go on."""
+    """Training cannot continue."""
 
 
 class DeviceError(TextgenError):
-    """The hardware or an installed library lacks what was asked for."""
+    """The hardware or an installed library lacks what was requested."""
+
+
+class DependencyError(TextgenError):
+    """An optional package is not installed."""

@@ -1,16 +1,45 @@
-"""Importing TensorFlow without its start-up chatter on the user's terminal or notebook."""
+"""Imports of optional packages, and of TensorFlow without its startup messages."""
 
 import importlib
 import os
 import sys
 import tempfile
+from types import ModuleType
+
+from textgen.errors import DependencyError
+
+
+def require_extra(package: str, extra: str) -> ModuleType:
+    """Import a package that only some installations have.
+
+    Args:
+        package: Name of the module.
+        extra: The extra of textgen that installs it.
+
+    Returns:
+        The module.
+
+    Raises:
+        DependencyError: The package, or one that it imports, is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        name = (error.name or package).partition(".")[0]
+        raise DependencyError(
+            f"This needs {name}, which is not installed. "
+            f'Install it with: pip install "textgen[{extra}]"'
+        ) from error
 
 
 def import_tensorflow_quietly() -> None:
-    """Import TensorFlow and look for devices, its native log held back unless that fails.
+    """Import TensorFlow and list its devices, with its native log held back unless that fails.
 
-    The lines about oneDNN and missing CUDA drivers come from C++ before any log level
-    is read, so the file descriptor itself is turned away meanwhile.
+    The lines about oneDNN and missing CUDA drivers are written by C++ before any log level is
+    read, so the file descriptor itself is redirected meanwhile.
+
+    Raises:
+        DependencyError: TensorFlow is not installed.
     """
     if "tensorflow" in sys.modules:
         return
@@ -20,7 +49,7 @@ def import_tensorflow_quietly() -> None:
     with tempfile.TemporaryFile() as held_back:
         os.dup2(held_back.fileno(), 2)
         try:
-            importlib.import_module("tensorflow").config.list_physical_devices()
+            require_extra("tensorflow", "train").config.list_physical_devices()
         except Exception:
             held_back.seek(0)
             os.write(kept, held_back.read())

@@ -1,29 +1,46 @@
-"""Files that are whole or not there: written beside, flushed, renamed.
+"""Files that are replaced atomically and checked when they are read.
 
-A machine that dies while a file is being replaced leaves the old content or the
-new, never a part of either.
+A file is written under a temporary name, flushed and renamed: a machine that fails while a
+file is being replaced leaves the old content or the new one, never a mixture.
+
+Only regular files of a bounded size are read, so that a named pipe cannot block and a sparse
+file cannot fill the memory. This module does NOT know what the files mean.
 """
 
 import hashlib
 import json
 import os
+import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 
 from textgen.errors import RunError
 
+MAX_JSON_BYTES = 64 * 2**20
+
+_REMEDY = "Restore it from a copy."
+_MAX_REASON_LENGTH = 300
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace the file at `path` by `content` in one step.
+    """Replace the file at `path` with `content` in one step.
 
     Args:
-        path: The file; its folder is made when missing.
-        content: All that the file will hold.
+        path: The file; its folder is created if it is missing.
+        content: The whole new content.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -41,13 +58,128 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_json_atomically(path: Path, values: Any) -> None:
-    """Replace the file at `path` by `values` as indented JSON."""
+    """Replace the file at `path` with `values` as indented JSON."""
     text = json.dumps(values, indent=2, ensure_ascii=False)
     write_atomically(path, (text + "\n").encode())
 
 
+def read_regular_file(path: Path, *, max_bytes: int, missing: str, remedy: str = _REMEDY) -> bytes:
+    """Return the content of a regular file.
+
+    Args:
+        path: The file.
+        max_bytes: Largest accepted size; a larger file is refused before it is read.
+        missing: Message of the error if there is no file.
+        remedy: What to do about a damaged file, as the last sentence of the error.
+
+    Raises:
+        RunError: The file is missing, too large, not a regular file, or cannot be read.
+    """
+    _require_regular(path, missing, remedy)
+    try:
+        # A named pipe that appeared in the meantime must not block either.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY)
+        with os.fdopen(handle, "rb") as file:
+            size = os.fstat(handle).st_size
+            content = file.read(max_bytes + 1) if size <= max_bytes else b""
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if max(size, len(content)) > max_bytes:
+        size = max(size, len(content))
+        raise damaged_file(path, f"it must have at most {max_bytes:,} bytes, not {size:,}", remedy)
+    return content
+
+
+def read_json_object(path: Path, *, missing: str, remedy: str = _REMEDY) -> dict[str, Any]:
+    """Read a JSON file that contains one object.
+
+    Args:
+        path: The file, at most 64 MiB.
+        missing: Message of the error if there is no file.
+        remedy: What to do about a damaged file, as the last sentence of the error.
+
+    Returns:
+        The object. No key appears twice, at any depth.
+
+    Raises:
+        RunError: The file is missing, too large, not a regular file, not JSON in UTF-8, or
+            contains anything but an object.
+    """
+    content = read_regular_file(path, max_bytes=MAX_JSON_BYTES, missing=missing, remedy=remedy)
+    try:
+        values = json.loads(content.decode(), object_pairs_hook=_without_duplicates)
+    except RecursionError as error:
+        raise damaged_file(path, "it is nested too deeply", remedy) from error
+    # Also the error of a number with more than 4,300 digits.
+    except ValueError as error:
+        raise damaged_file(path, error, remedy) from error
+    if not isinstance(values, dict):
+        raise damaged_file(path, "it must contain a JSON object", remedy)
+    return values
+
+
+def read_safetensors(
+    path: Path, *, missing: str, remedy: str = _REMEDY
+) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
+    """Read a safetensors file.
+
+    Args:
+        path: The file; the tensors that its header describes must fill it exactly.
+        missing: Message of the error if there is no file.
+        remedy: What to do about a damaged file, as the last sentence of the error.
+
+    Returns:
+        The metadata, empty if there is none, and the tensors by name. Hashes are not checked.
+
+    Raises:
+        RunError: The file is missing, damaged, not a regular file, or too large for the memory.
+    """
+    _require_regular(path, missing, remedy)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names = file.keys()
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
+    except PermissionError as error:
+        raise _unreadable(path, error) from error
+    except MemoryError as error:
+        raise damaged_file(path, "its tensors do not fit in memory", remedy) from error
+    # safetensors raises the last three for dtypes that NumPy does not have.
+    except (SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:
+        raise damaged_file(path, error, remedy) from error
+
+
+def require_known_schema(path: Path | str, received: object, newest: int) -> int:
+    """Return the schema version of a file that this program can read.
+
+    Args:
+        path: The file, for the message.
+        received: What the file has as its `schema_version`: an integer, or its digits.
+        newest: The latest schema that this program knows.
+
+    Raises:
+        RunError: The version is missing, not a number, or later than `newest`.
+    """
+    version = int(received) if isinstance(received, str) and _is_number(received) else received
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise damaged_file(path, "it has no schema_version")
+    if version > newest:
+        raise RunError(
+            f"The schema_version of {path} must be at most {newest}. "
+            f"Received: {version}. A newer textgen wrote it: upgrade to read it."
+        )
+    return version
+
+
+def damaged_file(path: Path | str, reason: object, remedy: str = _REMEDY) -> RunError:
+    """Return the error about a file with content that textgen did not write."""
+    words = " ".join(str(reason).split()).rstrip(".")
+    if len(words) > _MAX_REASON_LENGTH:
+        words = f"{words[:_MAX_REASON_LENGTH]}…"
+    return RunError(f"{path} is damaged: {words}. {remedy}")
+
+
 def tensors_sha256(tensors: Mapping[str, NDArray[np.generic]]) -> str:
-    """Return a hash over names, dtypes, shapes and contents, whatever their order."""
+    """Return a hash of names, dtypes, shapes and contents, independent of their order."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         array = np.ascontiguousarray(tensors[name])
@@ -62,13 +194,39 @@ def safetensors_metadata(data: bytes) -> dict[str, str]:
     return dict(header["__metadata__"])
 
 
-def require_known_schema(name: str, version: int, newest: int) -> None:
-    """Refuse the file `name`, by a `RunError`, if its schema is newer than the `newest` known."""
-    if version > newest:
-        raise RunError(
-            f"The schema_version of {name} must be at most {newest}. "
-            f"Received: {version}. A newer textgen wrote it: upgrade to read it."
-        )
+_BINARY: int = getattr(os, "O_BINARY", 0)
+
+
+def _require_regular(path: Path, missing: str, remedy: str) -> None:
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise RunError(missing) from None
+    # A path with a null character is the ValueError.
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "something else")
+        raise damaged_file(path, f"it must be a regular file, not {kind}", remedy)
+
+
+def _unreadable(path: Path, error: OSError | ValueError) -> RunError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return RunError(f"{path} cannot be read: {reason}. Check the file and its permissions.")
+
+
+def _without_duplicates(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise ValueError(f"it contains the key {key!r} twice")
+        values[key] = value
+    return values
+
+
+def _is_number(text: str) -> bool:
+    """Return whether a text is a number of at most nine ASCII digits."""
+    return text.isascii() and text.isdigit() and len(text) < 10
 
 
 def _umask() -> int:
@@ -79,7 +237,7 @@ def _umask() -> int:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make the rename itself durable; a platform that cannot open a folder is left alone."""
+    """Make the rename itself durable, on platforms that can open a folder."""
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)
