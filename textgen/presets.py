@@ -1,24 +1,33 @@
 """Named configurations, each an experiment card: command, machine, minutes, weights, score.
 
 A preset changes defaults and nothing else; flags change the preset. Scores are nats per
-character of tinyshakespeare's last 10 %, in one pass with carried state; the machine, where a
-card names none, is two cores of an AMD EPYC with AVX-512 and bfloat16. Those after 82 seconds and
-10 minutes come from `python -m benchmarks.quality input.txt --part budgets`, the others from the
+character of the last 10 % of tinyshakespeare, in one pass with carried state, on two cores of an
+AMD EPYC with AVX-512 and bfloat16 unless a card says otherwise. Scores after 82 seconds and 10
+minutes come from `python -m benchmarks.quality input.txt --part budgets`, the others from the
 command on the card.
 """
 
-import difflib
 from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
 
-from textgen.config import ModelConfig, RunConfig, TokenizerConfig, TrainingConfig
+from textgen.config import (
+    ModelConfig,
+    PresetName,
+    RunConfig,
+    TokenizerConfig,
+    TrainingConfig,
+    choices_of,
+    suggestion,
+)
 from textgen.errors import ConfigError
 
 
 def demo() -> RunConfig:
-    """A first model in a minute, on the corpus that Python itself ships.
+    """A first model in a minute, on the documentation that Python itself ships.
 
-    `train.py --preset demo`: 1.05 million weights; 1.65 bits per character of that corpus's last
-    10 % after its 78 seconds.
+    `train.py --preset demo`: 1.05 million weights; 1.65 bits per character of the last 10 % of
+    that corpus after its 78 seconds.
     """
     return RunConfig(
         preset="demo",
@@ -39,13 +48,17 @@ def shakespeare() -> RunConfig:
         preset="shakespeare",
         model=ModelConfig(hidden_size=512, dropout=0.15),
         training=TrainingConfig(
-            max_minutes=3, learning_rate=4e-3, schedule="constant", ema_decay=0.99, validate_every=500
+            max_minutes=3,
+            learning_rate=4e-3,
+            schedule="constant",
+            ema_decay=0.99,
+            validate_every=500,
         ),
     )
 
 
 def small() -> RunConfig:
-    """Under a million weights: trained for ten minutes, small enough to send by mail.
+    """Under a million weights, ten minutes: small enough to send by mail.
 
     `train.py input.txt --preset small`: 0.93 million weights; 1.463 after 10 minutes.
     """
@@ -59,7 +72,7 @@ def small() -> RunConfig:
 
 
 def medium() -> RunConfig:
-    """The best text of ten minutes, for a book of a million characters.
+    """The best score after ten minutes, for a text of a million characters.
 
     `train.py input.txt --preset medium`: 2.43 million weights; after 10 minutes 1.443, mean of
     three seeds (1.439 to 1.445), 1.465 in windows of 256, 1.298 with dynamic evaluation.
@@ -74,10 +87,10 @@ def medium() -> RunConfig:
 
 
 def large() -> RunConfig:
-    """For half an hour and more, or a corpus of many books.
+    """For half an hour or more, or for a corpus of many books.
 
-    `train.py input.txt --preset large --max-minutes 9`: 4.02 million weights; 1.548, beside other
-    work. `medium` is the better one for so short a time; the 30 minutes are not measured.
+    `train.py input.txt --preset large --max-minutes 9`: 4.02 million weights; 1.548, on a busy
+    machine. For such a short time `medium` is better; the full 30 minutes are not measured.
     """
     return RunConfig(
         preset="large",
@@ -89,7 +102,7 @@ def large() -> RunConfig:
 
 
 def subword() -> RunConfig:
-    """Subwords instead of characters: a text has less than half as many.
+    """Subwords instead of characters: fewer than half as many tokens.
 
     `train.py input.txt --preset subword`: 1,024 subwords, 3.41 million weights; 1.449 after 10
     minutes.
@@ -107,8 +120,8 @@ def subword() -> RunConfig:
 def poetry() -> RunConfig:
     """Verse in a script of thousands of characters, each of them a token.
 
-    `train.py poems.txt --preset poetry`, Tang poems, 810,000 characters to train on, 6,226
-    different ones: 3.28 million weights; 4.606 after 5 minutes, of the last 10 %.
+    `train.py poems.txt --preset poetry`, Tang poems, 810,000 characters of training text, 6,226
+    of them distinct: 3.28 million weights; 4.606 on the last 10 % after 5 minutes.
     """
     return RunConfig(
         preset="poetry",
@@ -120,10 +133,10 @@ def poetry() -> RunConfig:
 
 
 def code() -> RunConfig:
-    """Program text: more of it than can be read twice, so that little is dropped.
+    """Source code: too much text for a second epoch, hence little dropout.
 
-    `train.py LIB/*.py --preset code`, Python 3.11's standard library, 4.2 million characters to
-    train on: 1.31 million weights; 1.246 after 3 minutes, of the last 10 %.
+    `train.py LIB/*.py --preset code`, the standard library of Python 3.11, 4.2 million characters
+    of training text: 1.31 million weights; 1.246 on the last 10 % after 3 minutes.
     """
     return RunConfig(
         preset="code",
@@ -135,7 +148,7 @@ def code() -> RunConfig:
 
 
 def gpu() -> RunConfig:
-    """Three layers for a GPU, where cuDNN makes a wide batch cheap. Not measured."""
+    """Three layers for a GPU, where cuDNN makes a large batch cheap. Not measured."""
     return RunConfig(
         preset="gpu",
         model=ModelConfig(
@@ -158,10 +171,10 @@ def gpu() -> RunConfig:
     )
 
 
-# not a fixed configuration: `training.size_to_fit` chooses it
-AUTO = "auto"
+# Not a fixed configuration: `textgen.training.size_to_fit` chooses its settings.
+AUTO: PresetName = "auto"
 
-PRESETS: dict[str, Callable[[], RunConfig]] = {
+PRESETS: dict[PresetName, Callable[[], RunConfig]] = {
     "code": code,
     "demo": demo,
     "gpu": gpu,
@@ -175,7 +188,7 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
 
 
 def get_preset(name: str) -> RunConfig:
-    """Look a preset up.
+    """Return the configuration of a preset.
 
     Args:
         name: One of `PRESETS`.
@@ -184,18 +197,49 @@ def get_preset(name: str) -> RunConfig:
         Its configuration.
 
     Raises:
-        ConfigError: There is none of that name; the message lists those there are. Or it is
-            `auto`, which is not fixed.
+        ConfigError: There is no preset of that name, or it is `auto`, which is not fixed.
     """
     if name == AUTO:
         raise ConfigError(
-            "The preset auto is chosen for a text and a machine, so that it has no fixed settings. "
-            "Received: auto. Call textgen.training.size_to_fit, or pass --preset auto to train.py."
+            "`preset=auto` has no fixed settings: it is chosen for a text and a machine. "
+            "Received: auto. Use `textgen.training.size_to_fit(config, text)`."
         )
-    if name not in PRESETS:
-        close = difflib.get_close_matches(name, [*PRESETS, AUTO], n=1)
-        hint = f" Did you mean {close[0]}?" if close else ""
+    known = choices_of(RunConfig, "preset")
+    for preset, build in PRESETS.items():
+        if preset == name:
+            return build()
+    raise ConfigError(
+        f"`preset` must be one of {', '.join(known)}. Received: {name}.{suggestion(name, known)}"
+    )
+
+
+def require_applied(config: RunConfig) -> None:
+    """Raise unless the settings of the preset that `config` names are in it.
+
+    `RunConfig(preset="medium")` records a name and sets nothing else; `get_preset` returns the
+    settings. A configuration passes if any setting has the preset's own value, or if every one
+    of them was changed to something else than the default.
+
+    Args:
+        config: The settings of a run about to start.
+
+    Raises:
+        ConfigError: It names a preset and has the defaults instead.
+    """
+    if config.preset is None or config.preset == AUTO:
+        return
+    preset, given = _settings(get_preset(config.preset)), _settings(config)
+    defaults = _settings(RunConfig())
+    changed = [name for name in preset if preset[name] != defaults[name]]
+    applied = any(given[name] == preset[name] for name in changed)
+    if not applied and any(given[name] == defaults[name] for name in changed):
         raise ConfigError(
-            f"Unknown preset. Known: {', '.join(sorted([*PRESETS, AUTO]))}. Received: {name}.{hint}"
+            f"`preset` must name settings that are applied. Received: RunConfig(preset="
+            f"{config.preset!r}) with default settings. Start from "
+            f"textgen.get_preset({config.preset!r}) and change it with dataclasses.replace."
         )
-    return PRESETS[name]()
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    """Return the settings that presets change, by name; names are unique across the parts."""
+    return asdict(config.tokenizer) | asdict(config.model) | asdict(config.training)

@@ -1,8 +1,7 @@
-"""The commands of `python -m textgen`, and the only place that prints.
+"""The commands of `textgen`, and the only package that prints.
 
-Text goes to stdout, everything else to stderr. An error is one line and exit code 2;
-Ctrl-C is exit code 130. A command imports what it runs when it runs, so that
-`--help` answers at once.
+Text goes to stdout, everything else to stderr. An error is one line and exit code 2; Ctrl-C is
+exit code 130. A command imports what it runs when it runs, so that `--help` answers at once.
 """
 
 import importlib
@@ -12,16 +11,22 @@ import os
 import sys
 from collections.abc import Sequence
 
+from textgen.config import suggestion
 from textgen.errors import TextgenError
 from textgen.version import __version__
 
 COMMANDS = {
-    "train": "train a model on a text, or go on with a run",
-    "generate": "write text with a trained model",
-    "score": "tell what a model pays for a text: bits per character, perplexity",
-    "info": "show what a run holds",
-    "doctor": "tell what this machine computes with, and which kernel runs",
+    "train": "train a model on a text, or resume a run",
+    "generate": "generate text with a trained model",
+    "score": "score a text: bits per character and perplexity",
+    "info": "describe a run",
+    "doctor": "report hardware, library versions and the kernel in use",
 }
+
+
+def entry_point() -> int:
+    """Run the command line of the installed program `textgen`."""
+    return main(sys.argv[1:], prog="textgen")
 
 
 def main(argv: Sequence[str], *, prog: str) -> int:
@@ -32,7 +37,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
         prog: What the user typed before them, for the help text.
 
     Returns:
-        The exit code: 0, 2 for an error of the user's, 130 for Ctrl-C.
+        The exit code: 0, 2 for a user's error, 130 for Ctrl-C.
     """
     if argv and argv[0] == "--version":
         print(__version__)
@@ -42,33 +47,46 @@ def main(argv: Sequence[str], *, prog: str) -> int:
         return 0
     name, arguments = argv[0], list(argv[1:])
     if name not in COMMANDS:
-        print(
-            f"error: Unknown command. Known: {', '.join(COMMANDS)}. Received: {name}.",
-            file=sys.stderr,
-        )
+        hint = suggestion(name, COMMANDS)
+        known = ", ".join(COMMANDS)
+        print(f"error: Unknown command. Known: {known}. Received: {name}.{hint}", file=sys.stderr)
         return 2
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # a terminal that cannot show a character of the text gets a question mark
+        # A terminal that cannot show a character of the text gets a question mark.
         sys.stdout.reconfigure(errors="replace")
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logging.getLogger("textgen").setLevel(logging.INFO)
+    _log_to_stderr()
     return _guarded(name, arguments, prog if prog.endswith(".py") else f"{prog} {name}")
 
 
+class _FlagFormatter(logging.Formatter):
+    """Names arguments as flags, as errors do."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _with_flags(super().format(record))
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(stream=sys.stderr)
+    for handler in logging.getLogger().handlers:
+        if type(handler) is logging.StreamHandler:
+            handler.setFormatter(_FlagFormatter("%(message)s"))
+    logging.getLogger("textgen").setLevel(logging.INFO)
+
+
 def _guarded(name: str, arguments: list[str], prog: str) -> int:
-    """Run the command `name`; turn what it raises into a line and an exit code."""
+    """Run the command `name`; return its exit code, with what it raises printed as a line."""
     try:
         code: int = importlib.import_module(f"textgen.cli.{name}").run(arguments, prog)
         sys.stdout.flush()
         return code
     except TextgenError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_with_flags(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # whoever read our output (head, less) has enough; keep the exit quiet
+        # The reader of our output (head, less) has enough: exit quietly.
         _silence_stdout()
         return 0
     except OSError as error:
@@ -77,8 +95,14 @@ def _guarded(name: str, arguments: list[str], prog: str) -> int:
         return 2
 
 
+def _with_flags(message: str) -> str:
+    from textgen.cli.flags import with_flags
+
+    return with_flags(message)
+
+
 def _silence_stdout() -> None:
-    """Send what is still to be flushed nowhere, so that the interpreter's exit is quiet."""
+    """Discard what is still to be flushed, so that the interpreter exits quietly."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
@@ -86,5 +110,5 @@ def _overview(prog: str) -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
     return "\n".join(
-        [f"usage: {prog} COMMAND [OPTIONS]", "", *lines, "", f"{prog} COMMAND --help tells more."]
+        [f"usage: {prog} COMMAND [OPTIONS]", "", *lines, "", f"See {prog} COMMAND --help."]
     )

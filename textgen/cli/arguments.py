@@ -1,7 +1,7 @@
-"""From command-line words to a dataclass: tyro makes the flags, this makes it ours.
+"""Parsing of command-line words into a dataclass.
 
-Nested configurations give flat flags, the flags of peer tools are understood, and a
-mistake is one line.
+tyro makes the flags; this module adds what it lacks: flags of peer tools, earlier names of our
+own, values that begin with a dash, and mistakes as one line with a suggestion.
 """
 
 import contextlib
@@ -13,23 +13,12 @@ from typing import Any, TypeVar
 
 import tyro
 
+from textgen.cli.flags import ALIASES, RENAMED_VALUES, Flag, canonical, flags_of
+from textgen.config import describe_setting, suggestion
 from textgen.errors import ConfigError
 from textgen.runs import RunDirectory, newest_run
 
 T = TypeVar("T")
-
-PEER_FLAGS = {
-    "--rnn-size": "--hidden-size",
-    "--rnn_size": "--hidden-size",
-    "--seq-length": "--seq-len",
-    "--seq_length": "--seq-len",
-    "--primetext": "--prompt",
-    "--start-text": "--prompt",
-    "--prefix": "--prompt",
-    "--length": "--max-new-tokens",
-    "--max-gen-length": "--max-new-tokens",
-    "-n": "--num-samples",
-}
 
 
 def parse(
@@ -43,24 +32,25 @@ def parse(
     """Return the command's settings.
 
     Args:
-        command: A dataclass; its fields become flags, their strings the help texts.
+        command: A dataclass; its fields become flags, the strings under them help texts.
         arguments: The words after the command's name.
-        prog: What the user typed, for the help text.
-        default: Values for what the words leave out; None: the dataclass's own.
-        switches: How tyro makes flags of booleans; without any, each has a `--no-` as well,
-            which defaults that are on need.
+        prog: What the user typed before them, for the help text.
+        default: Values of the flags that are not given; None: the dataclass's defaults.
+        switches: tyro's markers for booleans; without any, each also has a `--no-` form,
+            which a default that is on needs.
 
     Returns:
         The dataclass, its checks passed.
 
     Raises:
-        ConfigError: A flag is unknown or its value does not fit.
-        SystemExit: `--help` was asked for and has been printed.
+        ConfigError: A flag is unknown, or its value has the wrong type or is out of range.
+        SystemExit: `--help` was given and the help has been printed.
     """
-    words = [_as_ours(word) for word in _with_prompt(arguments)]
-    complaint = io.StringIO()
+    words = canonical_words(command, arguments)
+    _require_known_flags(command, words, prog)
+    output = io.StringIO()
     try:
-        with contextlib.redirect_stderr(complaint):
+        with contextlib.redirect_stderr(output):
             return tyro.cli(
                 command,
                 prog=prog,
@@ -71,25 +61,101 @@ def parse(
     except SystemExit as end:
         if end.code in (0, None):
             raise
-        raise ConfigError(f"{_in_one_line(complaint.getvalue())} See {prog} --help.") from None
+        message = _one_line(output.getvalue(), flags_of(command))
+        raise ConfigError(f"{message} See {prog} --help.") from None
 
 
-def _as_ours(word: str) -> str:
-    flag, equals, value = word.partition("=")
-    return PEER_FLAGS.get(flag, flag) + equals + value
+def canonical_words(command: type, arguments: Sequence[str]) -> list[str]:
+    """Return the words with present names of flags, and with text values tied to their flags.
+
+    Args:
+        command: The command's dataclass.
+        arguments: The words after the command's name.
+
+    Returns:
+        The words; `--stop -END-` becomes `--stop=-END-`, since a text may begin with a dash.
+    """
+    flags = flags_of(command)
+    words: list[str] = []
+    rest = list(arguments)
+    while rest:
+        word = canonical(rest.pop(0))
+        flag = flags.get(word)
+        if flag is None or flag.is_switch or not rest:
+            words.append(word)
+        elif word == "--prompt" or (flag.takes_text and _is_no_flag(rest[0], flags)):
+            words.append(f"{word}={rest.pop(0)}")
+        else:
+            value = rest.pop(0)
+            words += [word, RENAMED_VALUES.get((word, value), value)]
+    return words
 
 
-def _with_prompt(words: Sequence[str]) -> list[str]:
-    """Tie a prompt to its flag, so that one that looks like a flag is not taken for one."""
-    flags = ("--prompt", *(peer for peer, ours in PEER_FLAGS.items() if ours == "--prompt"))
-    at = next((i for i, word in enumerate(words[:-1]) if word in flags), None)
-    if at is None:
-        return list(words)
-    return [*words[:at], f"--prompt={words[at + 1]}", *words[at + 2 :]]
+def flag_value(command: type, arguments: Sequence[str], flag: str) -> str | None:
+    """Return the last value given for `flag`, `""` for one without a value, None if absent."""
+    words = canonical_words(command, arguments)
+    found = None
+    for index, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name == flag:
+            found = value if equals else next(iter(words[index + 1 : index + 2]), "")
+    return found
 
 
-def _in_one_line(box: str) -> str:
-    """Return the message of one of tyro's framed errors, which ends at the first rule."""
+def run_and_rest(words: Sequence[str]) -> tuple[RunDirectory, list[str]]:
+    """Return the run that positional words begin with, else the newest run, and the other words.
+
+    Args:
+        words: Positional arguments. The first is a RUN unless it is `-` or an existing file.
+
+    Returns:
+        The run, and the words after it.
+    """
+    if words and words[0] != "-" and not Path(words[0]).is_file():
+        return RunDirectory(Path(words[0])), list(words[1:])
+    return newest_run(), list(words)
+
+
+def _is_no_flag(word: str, flags: dict[str, Flag]) -> bool:
+    return canonical(word).partition("=")[0] not in {*flags, "-h", "--help"}
+
+
+def _require_known_flags(command: type, words: Sequence[str], prog: str) -> None:
+    """Raise `ConfigError`, with the nearest flag, where a word is an unknown flag."""
+    flags = flags_of(command)
+    known = {*flags, *(f"--no-{flag[2:]}" for flag in flags if flags[flag].is_switch)}
+    values = {i + 1 for i, w in enumerate(words) if w in flags and not flags[w].is_switch}
+    for index, word in enumerate(words):
+        name = word.partition("=")[0]
+        if index in values or not re.match(r"--?[a-zA-Z]", name):
+            continue
+        if name not in {*known, "-h", "--help"}:
+            hint = suggestion(name, [*known, *ALIASES])
+            raise ConfigError(f"Unknown flag. Received: {name}.{hint} See {prog} --help.")
+
+
+def _one_line(box: str, flags: dict[str, Flag]) -> str:
+    """Return the message of one of tyro's framed errors."""
+    text = _unframed(box)
+    if match := re.match(r"Missing value for argument '(--[\w-]+)'", text):
+        return f"{match.group(1)} needs a value."
+    patterns = (
+        r"Error parsing (?P<flag>--[\w-]+): .*? from \['(?P<value>.*)'\]\.",
+        r"Error parsing (?P<flag>--[\w-]+): .*: '(?P<value>.*)'\.?$",
+        r"invalid choice '(?P<value>.*)' for argument '(?P<flag>--[\w-]+)'",
+    )
+    for pattern in patterns:
+        match = re.match(pattern, text)
+        if match and match["flag"] in flags:
+            flag, value = flags[match["flag"]], match["value"]
+            expected, choices = describe_setting(flag.owner, flag.field)
+            hint = suggestion(value.lower(), choices)
+            return f"{flag.name} must be {expected}. Received: {value}.{hint}"
+    return text if text.endswith(".") else text + "."
+
+
+def _unframed(box: str) -> str:
+    """Return the text in a frame of lines, up to the first rule."""
     lines = [re.sub(r"^[│|]\s?|\s*[│|]$", "", line) for line in box.splitlines()]
     message: list[str] = []
     for line in lines:
@@ -98,19 +164,4 @@ def _in_one_line(box: str) -> str:
         if re.match(r"^\s*[─-]{5,}", line):
             break
         message.append(line.strip())
-    text = " ".join(message).partition(" Got errors:")[0]
-    return text if text.endswith(".") else text + "."
-
-
-def run_and_rest(words: Sequence[str]) -> tuple[RunDirectory, list[str]]:
-    """Take the RUN from the front of positional words; where there is none, the newest run.
-
-    Args:
-        words: Positional arguments. The first is a RUN unless it is `-` or an existing file.
-
-    Returns:
-        The run, and the words behind it.
-    """
-    if words and words[0] != "-" and not Path(words[0]).is_file():
-        return RunDirectory(Path(words[0])), list(words[1:])
-    return newest_run(), list(words)
+    return " ".join(message).partition(" Got errors:")[0].strip()

@@ -1,15 +1,16 @@
-"""`train`: from a text to a run directory, or on with a run."""
+"""`train`: train a model on a text, or resume a run."""
 
+import dataclasses
 import logging
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import tyro
 
-from textgen.cli.arguments import parse
+from textgen.cli.arguments import flag_value, parse
 from textgen.config import CorpusConfig, RunConfig
 from textgen.corpora import read_corpus
 from textgen.errors import ConfigError
@@ -22,121 +23,131 @@ _log = logging.getLogger("textgen")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainCommand:
-    """Train a language model on a text; the text's end is held out to validate."""
+    """Train a language model on a text; the end of the text is held out for validation."""
 
     run_dir: Path | None = None
-    """Folder of the run; None: a free name under runs/, or the newest run with --resume."""
+    """Run directory; None: a free name under runs/, or the newest run with --resume."""
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Replace the run that lies at --run-dir."""
+    """Replace the run at --run-dir."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Go on with a run where its last checkpoint stands."""
+    """Resume a run from its last checkpoint."""
     config: RunConfig = field(default_factory=RunConfig)
 
 
 def run(arguments: list[str], prog: str) -> int:
-    """Train, and say where the run is and how good it became."""
+    """Train, and report where the run is and how good its model is."""
     command, text = parse_train(arguments, prog)
     if command.resume and command.overwrite:
-        raise ConfigError("--resume goes on with a run and --overwrite removes it. Pass only one.")
+        raise ConfigError("--resume continues a run and --overwrite removes it. Pass only one.")
     if command.overwrite and command.run_dir is None:
         raise ConfigError("--overwrite replaces the run at --run-dir. Pass --run-dir, too.")
     target = _target(command.run_dir, resume=command.resume, sources=command.config.corpus.sources)
     if not command.resume:
         target.check_free(overwrite=command.overwrite)
         text = _read_early(command.config.corpus) if text is None else text
+    try:
+        _train(command, target, text)
+    except KeyboardInterrupt:
+        if target.checkpoint_path.exists():
+            folder = shlex.quote(str(target.path))
+            _log.info("stopped; resume with: %s --resume --run-dir %s", prog, folder)
+        return 130
+    _report(target, prog)
+    return 0
+
+
+def _train(command: TrainCommand, target: RunDirectory, text: str | None) -> None:
     import_tensorflow_quietly()
     from textgen.cli.progress import ProgressBar, SampleWriter
     from textgen.training import resume, train
 
-    try:
-        with ProgressBar() as bar:
-            callbacks = [bar, SampleWriter(target)]
-            if command.resume:
-                resume(target.path, training=command.config.training, callbacks=callbacks)
-            else:
-                train(
-                    command.config,
-                    target.path,
-                    text=text,
-                    overwrite=command.overwrite,
-                    callbacks=callbacks,
-                )
-    except KeyboardInterrupt:
-        if target.checkpoint_path.exists():
-            folder = shlex.quote(str(target.path))
-            _log.info("stopped; go on with: %s --resume --run-dir %s", prog, folder)
-        return 130
-    _report(target)
-    return 0
+    with ProgressBar() as bar:
+        callbacks = [bar, SampleWriter(target)]
+        if command.resume:
+            resume(target.path, training=command.config.training, callbacks=callbacks)
+        else:
+            train(
+                command.config,
+                target.path,
+                text=text,
+                overwrite=command.overwrite,
+                callbacks=callbacks,
+            )
 
 
 def parse_train(arguments: list[str], prog: str) -> tuple[TrainCommand, str | None]:
-    """Return the command, and the text if it had to be read for its settings.
+    """Return the command, and the text if its settings depend on it.
 
     The preset, or the run to resume, gives the defaults of all other flags, so that a flag is
-    judged beside them and not beside settings that nobody asked for.
+    checked against the settings it will be used with.
 
     Args:
         arguments: The words after `train`.
-        prog: What the user typed.
+        prog: What the user typed before them.
 
     Returns:
         The command; and the text, or None where it has not been read yet.
 
     Raises:
-        TextgenError: A flag, the text or the run to resume is not as it should be.
+        TextgenError: A flag, the text or the run to resume is invalid.
     """
-    helps = {"-h", "--help"} & set(arguments)
-    if _asked(arguments, "--resume") is not None and not helps:
+    if {"-h", "--help"} & set(arguments):
+        return _parse_with_defaults(RunConfig(), arguments, prog), None
+    if flag_value(TrainCommand, arguments, "--resume") is not None:
         return _parse_resume(arguments, prog), None
-    preset = _asked(arguments, "--preset")
-    if preset == AUTO and not helps:
+    preset = flag_value(TrainCommand, arguments, "--preset")
+    if preset == AUTO:
         return _parse_auto(arguments, prog)
-    defaults = get_preset(preset) if preset and preset != AUTO else RunConfig()
-    return _parse_beside(defaults, arguments, prog), None
+    if preset in (None, "None"):
+        return _parse_with_defaults(RunConfig(), arguments, prog), None
+    defaults = _without_replaced_limit(get_preset(preset), arguments)
+    return _parse_with_defaults(defaults, arguments, prog), None
 
 
-def _parse_beside(defaults: RunConfig, arguments: list[str], prog: str) -> TrainCommand:
+def _parse_with_defaults(defaults: RunConfig, arguments: list[str], prog: str) -> TrainCommand:
     command = TrainCommand(config=defaults)
     return parse(TrainCommand, arguments, prog=prog, default=command, switches=())
 
 
-def _asked(arguments: list[str], flag: str) -> str | None:
-    """Return the word behind a flag, `""` if it is the last, None if it is not there."""
-    for index, word in enumerate(arguments):
-        name, equals, value = word.partition("=")
-        if name.replace("_", "-") == flag:  # tyro takes either
-            return value if equals else next(iter(arguments[index + 1 :]), "")
-    return None
+def _without_replaced_limit(preset: RunConfig, arguments: list[str]) -> RunConfig:
+    """Drop the limit of a preset that the user replaces by the other kind of limit."""
+    epochs = flag_value(TrainCommand, arguments, "--epochs")
+    minutes = flag_value(TrainCommand, arguments, "--max-minutes")
+    training = preset.training
+    if epochs and not minutes and training.max_minutes is not None:
+        _log.info("`epochs` replaces the preset's limit of %g minutes", training.max_minutes)
+        return replace(preset, training=replace(training, max_minutes=None))
+    if minutes and not epochs and training.epochs is not None:
+        _log.info("`max_minutes` replaces the preset's limit of %d epochs", training.epochs)
+        return replace(preset, training=replace(training, epochs=None))
+    return preset
 
 
 def _parse_resume(arguments: list[str], prog: str) -> TrainCommand:
-    run_dir = _asked(arguments, "--run-dir")
+    run_dir = flag_value(TrainCommand, arguments, "--run-dir")
     stored = _target(Path(run_dir) if run_dir else None, resume=True).read_config()
-    command = _parse_beside(stored, arguments, prog)
-    changed = [
-        name
-        for name in ("corpus", "tokenizer", "model", "preset")
-        if getattr(command.config, name) != getattr(stored, name)
-    ]
+    command = _parse_with_defaults(stored, arguments, prog)
+    parts = [part.name for part in dataclasses.fields(RunConfig) if part.name != "training"]
+    changed = [p for p in parts if getattr(command.config, p) != getattr(stored, p)]
     if changed:
         raise ConfigError(
-            f"A resumed run keeps its {', '.join(changed)}: leave those settings out, or train "
-            "anew. The run itself is named by --run-dir; without it the newest is taken."
+            f"A resumed run keeps its {', '.join(changed)}: leave those settings out, or start a "
+            "new run. The run itself is named by --run-dir; without it the newest is resumed."
         )
     return command
 
 
 def _parse_auto(arguments: list[str], prog: str) -> tuple[TrainCommand, str]:
-    """Choose the settings for this text and this machine; flags change them."""
-    config = _parse_beside(RunConfig(preset=AUTO), arguments, prog).config
+    """Choose the settings for this text and this machine; flags override them."""
+    config = _parse_with_defaults(RunConfig(preset=AUTO), arguments, prog).config
     import_tensorflow_quietly()
     from textgen.models.kernels import limit_threads
     from textgen.training import size_to_fit
 
-    limit_threads()  # before a tfds: source starts other ones
+    limit_threads()  # A tfds: source would start other ones.
     text = read_corpus(config.corpus)
-    command = _parse_beside(size_to_fit(config, text), arguments, prog)
+    sized = _without_replaced_limit(size_to_fit(config, text), arguments)
+    command = _parse_with_defaults(sized, arguments, prog)
     model, training = command.config.model, command.config.training
     _log.info(
         "auto: %d units, dropout %.2f, %d lanes of %d tokens, learning rate %g",
@@ -150,7 +161,7 @@ def _parse_auto(arguments: list[str], prog: str) -> tuple[TrainCommand, str]:
 
 
 def _read_early(corpus: CorpusConfig) -> str | None:
-    """Read the corpus before TensorFlow is imported, so that a wrong file is told at once."""
+    """Return the corpus before TensorFlow is imported, so that a bad path fails immediately."""
     if any(source.startswith("tfds:") for source in corpus.sources):
         return None
     return read_corpus(corpus)
@@ -164,7 +175,7 @@ def _target(run_dir: Path | None, *, resume: bool, sources: Sequence[str] = ()) 
     return unused_run(sources)
 
 
-def _report(target: RunDirectory) -> None:
+def _report(target: RunDirectory, prog: str) -> None:
     rows = target.read_metrics()
     if not rows:
         return
@@ -172,6 +183,6 @@ def _report(target: RunDirectory) -> None:
     print(
         f"validation: {best['bits_per_char']:.3f} bits per character "
         f"({best['validation_loss']:.4f} nats per token) at step {best['step']:,}\n"
-        f"write with it: python generate.py {shlex.quote(str(target.path))}",
+        f"generate with: {prog.replace('train', 'generate')} {shlex.quote(str(target.path))}",
         file=sys.stderr,
     )

@@ -14,7 +14,9 @@ _RESET = "\x1b[0m"
 _COLOURS = (None, 194, 193, 229, 222, 216, 210, 203)
 
 
-def print_texts(requests: Sequence[Request], texts: Sequence[GeneratedText], *, coloured: bool) -> None:
+def print_texts(
+    requests: Sequence[Request], texts: Sequence[GeneratedText], *, coloured: bool
+) -> None:
     """Print prompt and text of each; a line with its number in between where there are several."""
     for number, (request, written) in enumerate(zip(requests, texts, strict=True)):
         if len(texts) > 1:

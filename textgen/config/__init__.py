@@ -9,7 +9,14 @@ classes: the string under a field is its help text, the metadata of its type its
 object is made.
 """
 
-from textgen.config.checks import check_setting, choices_of, convert, from_values, suggestion
+from textgen.config.checks import (
+    check_setting,
+    choices_of,
+    convert,
+    describe_setting,
+    from_values,
+    suggestion,
+)
 from textgen.config.evaluation import DynamicConfig, Passes, ScoringProtocol, Split
 from textgen.config.inference import (
     EngineName,
@@ -61,6 +68,7 @@ __all__ = [
     "check_setting",
     "choices_of",
     "convert",
+    "describe_setting",
     "from_values",
     "parse_bias",
     "require",

@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import types
-from functools import cache
+from collections.abc import Callable
 from numbers import Integral, Real
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -15,7 +15,7 @@ from textgen.errors import ConfigError
 
 T = TypeVar("T")
 
-_NAMES = {int: "an integer", float: "a number", bool: "True or False", str: "a text", None: "None"}
+_NAMES = {int: "an integer", float: "a number", bool: "True or False", str: "a text"}
 
 
 def check_settings(config: object) -> None:
@@ -61,6 +61,13 @@ def choices_of(cls: type, name: str) -> tuple[str, ...]:
         if get_origin(part) is Literal
         for choice in get_args(part)
     )
+
+
+def describe_setting(cls: type, name: str) -> tuple[str, tuple[str, ...]]:
+    """Return what a field accepts, in words, and the choices of its `Literal` types."""
+    plain, limits = _parts(_hints(cls)[name])
+    ranges = [limit for limit in limits if isinstance(limit, Limits) and limit != Limits()]
+    return _describe(plain, "".join(f" {limit}" for limit in ranges)), choices_of(cls, name)
 
 
 def convert(value: Any, hint: Any, name: str) -> Any:
@@ -126,9 +133,14 @@ def _revive(hint: Any, value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-@cache
-def _hints(cls: type) -> dict[str, Any]:
-    return get_type_hints(cls, include_extras=True)
+_CACHED_HINTS: dict[Any, dict[str, Any]] = {}
+
+
+def _hints(cls: Any) -> dict[str, Any]:
+    """Return the types of the fields of a class, metadata included."""
+    if cls not in _CACHED_HINTS:
+        _CACHED_HINTS[cls] = get_type_hints(cls, include_extras=True)
+    return _CACHED_HINTS[cls]
 
 
 def _parts(hint: Any) -> tuple[Any, tuple[Limits | Check, ...]]:
@@ -153,19 +165,44 @@ def _as(value: Any, hint: Any) -> Any:
         return value if isinstance(value, str) and value in get_args(hint) else _MISMATCH
     if get_origin(hint) is tuple:
         return _as_tuple(value, get_args(hint)[0])
-    if hint is float:
-        is_number = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
-        return value if type(value) in (int, float) else float(value) if is_number else _MISMATCH
-    if hint is int:
-        is_integer = isinstance(value, Integral) and not isinstance(value, bool)
-        return int(value) if is_integer else _MISMATCH
-    if hint is bool:
-        return bool(value) if isinstance(value, bool | np.bool_) else _MISMATCH
-    if hint is str and isinstance(value, PurePath):
-        return str(value)
-    if hint in (None, type(None)):
-        return None if value is None else _MISMATCH
+    if hint in _CONVERTERS:
+        return _CONVERTERS[hint](value)
     return value if isinstance(value, hint) else _MISMATCH
+
+
+def _as_int(value: Any) -> Any:
+    is_integer = isinstance(value, Integral) and not isinstance(value, bool)
+    return int(value) if is_integer else _MISMATCH
+
+
+def _as_float(value: Any) -> Any:
+    """Return a number; an `int` stays one, so that stored settings keep their form."""
+    if type(value) in (int, float):
+        return value
+    is_number = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+    return float(value) if is_number else _MISMATCH
+
+
+def _as_bool(value: Any) -> Any:
+    return bool(value) if isinstance(value, bool | np.bool_) else _MISMATCH
+
+
+def _as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, str | PurePath) else _MISMATCH
+
+
+def _as_none(value: Any) -> Any:
+    return None if value is None else _MISMATCH
+
+
+_CONVERTERS: dict[Any, Callable[[Any], Any]] = {
+    int: _as_int,
+    float: _as_float,
+    bool: _as_bool,
+    str: _as_text,
+    None: _as_none,
+    type(None): _as_none,
+}
 
 
 def _as_tuple(value: Any, entry_hint: Any) -> Any:
@@ -175,19 +212,21 @@ def _as_tuple(value: Any, entry_hint: Any) -> Any:
     return _MISMATCH if any(entry is _MISMATCH for entry in entries) else entries
 
 
-def _describe(hint: Any) -> str:
-    return " or ".join(_describe_one(part) for part in _alternatives(hint)).replace(
-        " or None", ", or None"
-    )
+def _describe(hint: Any, limits: str = "") -> str:
+    """Return what a type accepts, in words; `limits` follows the numbers."""
+    parts = [_describe_one(part, limits) for part in _alternatives(hint) if part is not type(None)]
+    nullable = type(None) in _alternatives(hint)
+    return " or ".join(parts) + (", or None" if nullable else "")
 
 
-def _describe_one(hint: Any) -> str:
+def _describe_one(hint: Any, limits: str) -> str:
     if get_origin(hint) is Literal:
-        choices = get_args(hint)
-        return ", ".join(choices[:-1]) + " or " * (len(choices) > 1) + choices[-1]
+        *others, last = map(str, get_args(hint))
+        return f"{', '.join(others)} or {last}" if others else last
     if get_origin(hint) is tuple:
         return f"a list, each entry {_describe(get_args(hint)[0])}"
-    return _NAMES.get(None if hint is type(None) else hint, f"a {getattr(hint, '__name__', hint)}")
+    name = _NAMES.get(hint, f"a {getattr(hint, '__name__', hint)}")
+    return name + limits if hint in (int, float) else name
 
 
 __all__ = [
@@ -195,6 +234,7 @@ __all__ = [
     "check_settings",
     "choices_of",
     "convert",
+    "describe_setting",
     "from_values",
     "limits_of",
     "require",

@@ -79,7 +79,7 @@ POSITIVE = Limits(above=0)
 POSITIVE_SHARE = Limits(above=0, maximum=1)
 # A probability that must leave something: dropout, for example.
 BELOW_ONE = Limits(minimum=0, below=1)
-NOT_EMPTY = Check(lambda text: bool(text), "a text that is not empty")
+NOT_EMPTY = Check(bool, "a text that is not empty")
 NOT_EMPTY_TEXTS = Check(all, "texts that are not empty")
 
 

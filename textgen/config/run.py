@@ -86,8 +86,8 @@ class TokenizerConfig:
         check_settings(self)
         if self.unknown == "unk" and self.min_count is None and self.tokenizer == "char":
             raise ConfigError(
-                "`unknown` = unk needs a vocabulary with an UNK token. Received: `min_count` = "
-                "None. Set `min_count` to 2, or `unknown` to skip."
+                "`unknown=unk` needs a vocabulary with an UNK token. Received: `min_count=None`. "
+                "Set `min_count=2`, or `unknown=skip`."
             )
 
 
