@@ -20,8 +20,11 @@ from textgen.config.migrations import SCHEMA_VERSION, migrate_config
 from textgen.errors import ConfigError
 
 UnknownPolicy = Literal["error", "skip", "unk"]
-Kernel = Literal["auto", "cudnn", "fused", "reference"]
-MatmulDtype = Literal["auto", "float32", "bfloat16", "float16"]
+# What runs after `auto` has been resolved.
+ResolvedKernel = Literal["cudnn", "fused", "reference"]
+ResolvedDtype = Literal["float32", "bfloat16", "float16"]
+Kernel = Literal["auto", ResolvedKernel]
+MatmulDtype = Literal["auto", ResolvedDtype]
 Cell = Literal["gru", "lstm", "rnn"]
 Schedule = Literal["cosine", "linear", "constant"]
 PresetName = Literal[
