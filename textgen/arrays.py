@@ -9,7 +9,9 @@ Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
 FloatArray = NDArray[np.floating[Any]]
 Int32Array = NDArray[np.int32]
+Int64Array = NDArray[np.int64]
 IntArray = NDArray[np.integer[Any]]
+BoolArray = NDArray[np.bool_]
 # Token ids that a tokenizer returns: int32, one or two axes.
 TokenIds = NDArray[np.int32]
 # Recurrent state `[num_layers, batch, state_size]`: float32, or float64 in the reference engine.

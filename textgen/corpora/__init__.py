@@ -1,21 +1,15 @@
-"""From texts to windows of token ids. This package knows nothing of models and logits.
+"""Texts to windows of token ids. This package does NOT know models or logits.
 
-`sources` reads texts, `split` holds some back for validation, `store` keeps the
-token ids, and `windows` says which of them each step reads. TensorFlow is imported
-only when a `tf.data.Dataset` or a TFDS source is asked for.
+`sources` reads texts, `split` holds out the end for validation, `store` keeps the token ids,
+`lanes` plans what each training step reads and `windows` how a text is scored. TensorFlow and
+TFDS are imported only by the functions that build a `tf.data.Dataset` or read a TFDS source.
 """
 
+from textgen.corpora.lanes import LanePlan, plan_lanes, training_dataset
 from textgen.corpora.sources import decode_text, read_corpus
 from textgen.corpora.split import split_text
 from textgen.corpora.store import CORPUS_FILE, TokenizedCorpus, tokenize_corpus
-from textgen.corpora.windows import (
-    LanePlan,
-    ScoringWindows,
-    plan_lanes,
-    scoring_dataset,
-    scoring_windows,
-    training_dataset,
-)
+from textgen.corpora.windows import ScoringWindows, scoring_dataset, scoring_windows
 
 __all__ = [
     "CORPUS_FILE",

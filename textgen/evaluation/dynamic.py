@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textgen.config import DynamicConfig, ModelConfig
+from textgen.corpora.windows import require_tokens
 from textgen.errors import TrainingError
-from textgen.evaluation.scoring import EncodedText, OnProgress, require_tokens, unwatched
+from textgen.evaluation.scoring import EncodedText, OnProgress, unwatched
 from textgen.metrics import TextScore
 from textgen.models.weights import ModelWeights
 from textgen.startup import import_tensorflow_quietly

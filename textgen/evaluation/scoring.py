@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from textgen.config import UnknownPolicy
 from textgen.corpora import scoring_windows
-from textgen.corpora.windows import SCORING_LANES
+from textgen.corpora.windows import MAX_SCORING_LANES, require_tokens
 from textgen.engines.base import Engine
 from textgen.errors import CorpusError
 from textgen.metrics import TextScore
@@ -99,7 +99,7 @@ def score_carried(
         CorpusError: There is no token.
     """
     windows = scoring_windows(
-        text.token_ids, start_id, seq_len=_window_length(engine.vocab_size, SCORING_LANES)
+        text.token_ids, start_id, seq_len=_window_length(engine.vocab_size, MAX_SCORING_LANES)
     )
     state = engine.initial_state(windows.token_ids.shape[1])
     total = 0.0
@@ -162,12 +162,6 @@ def join_scores(scores: Iterable[TextScore]) -> TextScore:
         characters=sum(part.characters for part in parts),
         bytes=sum(part.bytes for part in parts),
     )
-
-
-def require_tokens(token_ids: NDArray[np.integer]) -> None:
-    """Raise `CorpusError` where there is no token to score."""
-    if len(token_ids) == 0:
-        raise CorpusError("A text to score must have at least 1 token. Received: 0. Give a text.")
 
 
 def surprise(
