@@ -1,4 +1,4 @@
-"""`doctor`: what this machine computes with, and which kernel runs."""
+"""`doctor`: report hardware, library versions and the kernel in use."""
 
 import json
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from textgen.startup import import_tensorflow_quietly
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorCommand:
-    """Tell what this machine computes with, and which kernel runs.
+    """Report hardware, library versions and the kernel that training uses.
 
-    With a RUN its model and settings are looked at, else the defaults.
+    With a RUN, for its model and settings; else for the defaults.
     """
 
     words: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = ()
     """A run directory."""
     measure: bool = False
-    """Also time training steps of each kernel that can run here."""
+    """Also measure the training throughput of each kernel that can run here."""
     json: bool = False
     """Print one JSON object."""
 
@@ -32,7 +32,9 @@ def run(arguments: list[str], prog: str) -> int:
     """Print the findings to stdout."""
     command = parse(DoctorCommand, arguments, prog=prog)
     if len(command.words) > 1:
-        raise ConfigError(f"Expected one RUN at most. Received: {' '.join(command.words)}.")
+        raise ConfigError(
+            f"Expected at most one run directory. Received: {' '.join(command.words)}."
+        )
     config, vocab_size = None, 66
     if command.words:
         target = RunDirectory(Path(command.words[0]))

@@ -1,4 +1,4 @@
-"""`info`: what a run holds."""
+"""`info`: describe a run."""
 
 import json
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from textgen.runs import RunDirectory
 
 @dataclass(frozen=True, kw_only=True)
 class InfoCommand:
-    """Show what a run holds: its corpus, tokenizer, model, training and best score.
+    """Describe a run: its corpus, tokenizer, model, training and best score.
 
-    Without a RUN the newest one under runs/ is taken.
+    Without a RUN the newest one under runs/ is used.
     """
 
     words: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = ()
@@ -30,7 +30,7 @@ def run(arguments: list[str], prog: str) -> int:
     command = parse(InfoCommand, arguments, prog=prog)
     run_dir, rest = run_and_rest(command.words)
     if rest:
-        raise ConfigError(f"Expected one RUN at most. Received also: {' '.join(rest)}.")
+        raise ConfigError(f"Expected at most one run directory. Received also: {' '.join(rest)}.")
     facts = _describe(run_dir)
     if command.json:
         print(json.dumps(facts, ensure_ascii=False))
@@ -46,7 +46,7 @@ def run(arguments: list[str], prog: str) -> int:
 
 
 def _describe(run_dir: RunDirectory) -> dict[str, Any]:
-    """Return the facts of a run, in the order they are shown."""
+    """Return the facts of a run, in the order in which they are printed."""
     config = run_dir.read_config()
     tokenizer = run_dir.read_tokenizer()
     weights = run_dir.read_weights(tokenizer)

@@ -1,4 +1,7 @@
-"""What a person sees of a training run: a live bar, a line a validation, samples."""
+"""The view of a training run: a live bar, one line per validation, samples."""
+
+from types import TracebackType
+from typing import Any, Self
 
 import keras
 from rich.console import Console
@@ -13,15 +16,17 @@ _REFRESH_SECONDS = 0.25
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
+Logs = dict[str, Any] | None
+
 
 class ProgressBar(keras.callbacks.Callback):
-    """Shows loss, bits per character, tokens per second and time left on stderr.
+    """Shows loss, bits per character, throughput and time left on stderr.
 
-    A context manager: the bar is there while it is open. In a file or a pipe, where a
-    bar cannot move, only the line after each validation appears.
+    A context manager: the bar is visible while it is open. In a file or a pipe, where a bar
+    cannot move, only the line after each validation appears.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         columns = BarColumn(bar_width=24), TextColumn("{task.description}")
         self._bar = Progress(
@@ -31,29 +36,34 @@ class ProgressBar(keras.callbacks.Callback):
         self._shown_at = 0.0
         self._first = (0, 0.0)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self._bar.stop()
 
-    def on_train_begin(self, logs=None):
-        """Show the bar: what is said before training does not have to pass it."""
+    def on_train_begin(self, logs: Logs = None) -> None:
+        """Show the bar; messages from before training are already printed."""
         self._bar.start()
 
-    def on_epoch_begin(self, epoch, logs=None):
-        """Start measuring the throughput anew."""
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        """Restart the measurement of throughput."""
         progress = self.model.progress
         self._first = (progress.step, progress.seconds)
 
-    def on_train_batch_end(self, batch, logs=None):
-        """Bring the bar up to date, a few times a second."""
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """Update the bar, a few times per second."""
         seconds = self.model.progress.seconds
         if seconds - self._shown_at >= _REFRESH_SECONDS:
             self._shown_at = seconds
-            self._show(logs)
+            self._show(logs or {})
 
-    def _show(self, logs):
+    def _show(self, logs: dict[str, Any]) -> None:
         progress = self.model.progress
         first_step, first_seconds = self._first
         elapsed = max(progress.seconds - first_seconds, 1e-9)
@@ -68,9 +78,9 @@ class ProgressBar(keras.callbacks.Callback):
             ),
         )
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Print the line of a validation."""
-        progress = self.model.progress
+        progress, logs = self.model.progress, logs or {}
         best = "  best" if progress.best_step == progress.step else ""
         console.print(
             f"step {progress.step:>6,}  {_clock(progress.seconds)}  "
@@ -80,36 +90,36 @@ class ProgressBar(keras.callbacks.Callback):
 
 
 class SampleWriter(keras.callbacks.Callback):
-    """Writes a short text after each validation: to `samples/`, and to stderr.
+    """Generates a short text after each validation and writes it to `samples/` and to stderr.
 
     Args:
-        run: The run; its configuration says how long and from which prompt.
+        run: The run; its configuration has the prompt and the length.
     """
 
-    def __init__(self, run: RunDirectory):
+    def __init__(self, run: RunDirectory) -> None:
         super().__init__()
         self.run = run
 
-    def on_train_begin(self, logs=None):
-        """Read how to sample."""
+    def on_train_begin(self, logs: Logs = None) -> None:
+        """Read the settings of the samples."""
         training = self.run.read_config().training
         self._prompt = training.sample_prompt
         self._sampling = SamplingConfig(max_new_tokens=training.sample_length, seed=training.seed)
         self._tokenizer = self.run.read_tokenizer()
 
-    def on_test_end(self, logs=None):
-        """Take the weights that were validated: their average, if one is kept."""
+    def on_test_end(self, logs: Logs = None) -> None:
+        """Copy the validated weights: their moving average, if there is one."""
         if self._sampling.max_new_tokens:
             self._weights = self.model.language_model.model_weights()
 
-    def on_epoch_end(self, epoch, logs=None):
-        """Write one text with them."""
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Generate one text with them."""
         if not self._sampling.max_new_tokens:
             return
         engine = make_engine("auto", self._weights)
         request = Request(prompt=self._prompt, sampling=self._sampling)
-        (written,) = generate_texts(engine, self._tokenizer, [request], unknown="skip")
-        text = self._prompt + written.text
+        (generated,) = generate_texts(engine, self._tokenizer, [request], unknown="skip")
+        text = self._prompt + generated.text
         self.run.write_sample(self.model.progress.step, text)
         shown = text.replace("\n", "\n    ")
         console.print(f"    {shown}", style="dim", markup=False)

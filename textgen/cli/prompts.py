@@ -1,10 +1,10 @@
-"""Where prompts come from: a flag, a file, standard input, or a file of many."""
+"""Prompts from a flag, a file, standard input, or a file of many."""
 
 import json
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 from textgen.config import SamplingConfig, from_values
 from textgen.corpora import decode_text
@@ -13,18 +13,18 @@ from textgen.generation import Request
 
 
 def one_prompt(prompt: str | None, prompt_file: Path | None, from_stdin: bool) -> str:
-    """Return the prompt from the one place that names it.
+    """Return the prompt from the one place that gives it.
 
     Args:
         prompt: From its flag.
-        prompt_file: A UTF-8 file that holds it.
-        from_stdin: Whether standard input holds it.
+        prompt_file: A UTF-8 file that contains it.
+        from_stdin: Whether standard input contains it.
 
     Returns:
-        The prompt; empty if no place names one.
+        The prompt; empty if no place gives one.
 
     Raises:
-        ConfigError: Two places name one, or the file cannot be read.
+        ConfigError: Two places give one, or the file cannot be read.
     """
     if sum([prompt is not None, prompt_file is not None, from_stdin]) > 1:
         raise ConfigError("The prompt is given twice. Pass one of --prompt, --prompt-file and -.")
@@ -36,20 +36,20 @@ def one_prompt(prompt: str | None, prompt_file: Path | None, from_stdin: bool) -
 
 
 def requests_from(path: Path, sampling: SamplingConfig, num_samples: int) -> list[Request]:
-    """Return a request for each line of a file, `num_samples` times.
+    """Return `num_samples` requests for each line of a file.
 
     Args:
-        path: UTF-8 lines, or JSON objects a line where the first begins with a brace: each
-            with `prompt`, and any setting of `SamplingConfig` that is to be another one.
-            `-` is standard input. Empty lines are left out.
+        path: UTF-8 file with one prompt per line; or, if its first line starts with a brace, one
+            JSON object per line with `prompt` and any settings of `SamplingConfig` that differ.
+            `-` is standard input. Empty lines are skipped.
         sampling: The settings of the command line.
-        num_samples: Texts for each prompt.
+        num_samples: Number of texts per prompt.
 
     Returns:
         The requests, in the order of the file.
 
     Raises:
-        ConfigError: The file cannot be read, or a line is not as it should be.
+        ConfigError: The file cannot be read, or a line is invalid.
     """
     if path == Path("-"):
         text = decode_text(sys.stdin.buffer.read(), "standard input")
@@ -57,7 +57,7 @@ def requests_from(path: Path, sampling: SamplingConfig, num_samples: int) -> lis
         text = _read(path, "--prompts")
     lines = [(i, line) for i, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if not lines:
-        raise ConfigError(f"{path} has no prompt in it. Give one a line.")
+        raise ConfigError(f"{path} contains no prompt. Write one per line.")
     is_json = lines[0][1].lstrip().startswith("{")
     found = [
         _from_json(line, f"{path}, line {i}", sampling)
@@ -65,7 +65,9 @@ def requests_from(path: Path, sampling: SamplingConfig, num_samples: int) -> lis
         else Request(prompt=line.rstrip("\r"), sampling=sampling)
         for i, line in lines
     ]
-    return [replace(request, sample_index=row) for request in found for row in range(num_samples)]
+    return [
+        replace(request, sample_index=index) for request in found for index in range(num_samples)
+    ]
 
 
 def _from_json(line: str, where: str, sampling: SamplingConfig) -> Request:
@@ -74,33 +76,15 @@ def _from_json(line: str, where: str, sampling: SamplingConfig) -> Request:
         prompt = values.pop("prompt")
         if not isinstance(prompt, str):
             raise TypeError
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise ConfigError(
             f'{where}: expected a JSON object with a "prompt". Received: {line[:60]}'
         ) from None
-    hints = get_type_hints(SamplingConfig)
-    for name, value in values.items():
-        if name in hints and not _fits(value, hints[name]):
-            raise ConfigError(f"{where}: `{name}` cannot be {json.dumps(value)}. See --help.")
-    own = {name: getattr(sampling, name) for name in sampling.__dataclass_fields__}
+    own = {field.name: getattr(sampling, field.name) for field in fields(sampling)}
     try:
         return Request(prompt=prompt, sampling=from_values(SamplingConfig, own | values))
-    except (ConfigError, TypeError, AttributeError) as error:
+    except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Return whether a JSON value is of the kind that a setting has."""
-    if get_origin(hint) is tuple:
-        return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
-    kinds = (hint,) if get_origin(hint) is None else get_args(hint)
-    if isinstance(value, bool):
-        return bool in kinds
-    choices = [choice for kind in kinds for choice in get_args(kind)]
-    is_number = isinstance(value, int) and int in kinds
-    is_number |= isinstance(value, int | float) and float in kinds
-    is_text = isinstance(value, str) and (str in kinds or value in choices)
-    return is_number or is_text or (value is None and type(None) in kinds)
 
 
 def _read(path: Path, flag: str) -> str:
@@ -108,5 +92,5 @@ def _read(path: Path, flag: str) -> str:
         return decode_text(path.read_bytes(), str(path))
     except OSError as error:
         raise ConfigError(
-            f"The prompt file {path} cannot be read: {error.strerror}. Pass {flag}."
+            f"The file of {flag} cannot be read: {error.strerror}. Received: {path}."
         ) from error

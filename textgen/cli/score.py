@@ -1,4 +1,4 @@
-"""`score`: what a model pays for a text."""
+"""`score`: score a text with a trained model."""
 
 import json
 import sys
@@ -37,11 +37,11 @@ _COLUMNS = {
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreCommand:
-    """Tell what a model pays for texts: nats and bits per character, perplexity.
+    """Score texts: nats and bits per character, perplexity.
 
-    Without a RUN the newest one under runs/ is taken. Several files are texts of their own:
-    each is scored from the beginning, in a table with a line for all of them together.
-    (`train` reads several files as one text; cat them into - to score them so.)
+    Without a RUN the newest one under runs/ is used. Several files are separate texts: each is
+    scored from its start, in a table that ends with a row for all of them. (train reads several
+    files as one text; to score them so, concatenate them into -.)
     """
 
     words: Annotated[
@@ -51,13 +51,13 @@ class ScoreCommand:
     split: Split | None = None
     """Score a split of the run's own corpus instead of files."""
     protocol: ScoringProtocol = "carried"
-    """How a text is read: in one pass with carried state (a long text in lanes), as training
-    validates; in windows of 256 tokens that each begin anew, as a Transformer is evaluated; or
-    dynamic, learning from each 64 tokens once they are scored."""
+    """carried: one pass with carried state (a long text in lanes), as in validation; windows:
+    windows of 256 tokens, each from the initial state, as transformers are evaluated; dynamic:
+    train on each 64 tokens after scoring them."""
     unknown: UnknownPolicy = "error"
-    """What to do with a character that the model never saw."""
+    """What to do with a character that the vocabulary lacks."""
     json: bool = False
-    """Print one JSON object; of several files a list of objects with "file"."""
+    """Print one JSON object, or for several files a list of objects with "file"."""
 
 
 def run(arguments: list[str], prog: str) -> int:
@@ -65,7 +65,7 @@ def run(arguments: list[str], prog: str) -> int:
     command = parse(ScoreCommand, arguments, prog=prog)
     run_dir, files = run_and_rest(command.words)
     if bool(files) == (command.split is not None):
-        raise ConfigError("Pass text files, or --split validation (or train), and not both.")
+        raise ConfigError("Pass either text files or --split validation (or train).")
     bundle = load(run_dir.path)
     if len(files) > 1:
         _print_all(files, [_score_named(bundle, name, command) for name in files], command)
@@ -98,7 +98,7 @@ def _score_file(bundle: Bundle, name: str, command: ScoreCommand, label: str = "
 
 @contextmanager
 def _bar(label: str) -> Iterator[OnProgress]:
-    """Show on a terminal how much of a text is scored, and the time left."""
+    """Show progress and the time left on a terminal."""
     console = Console(stderr=True)
     columns = TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn()
     with Progress(
@@ -109,7 +109,7 @@ def _bar(label: str) -> Iterator[OnProgress]:
 
 
 def _score_named(bundle: Bundle, name: str, command: ScoreCommand) -> TextScore:
-    """Score one of several files; an error says which."""
+    """Score one of several files; an error names it."""
     try:
         return _score_file(bundle, name, command, f"{name}: ")
     except TextgenError as error:
@@ -117,12 +117,12 @@ def _score_named(bundle: Bundle, name: str, command: ScoreCommand) -> TextScore:
 
 
 def _note_unknown(bundle: Bundle, text: str, label: str) -> None:
-    """Say how much of the text the model has never seen: it costs nothing, or little, as UNK."""
+    """Report characters that the vocabulary lacks: skipped they cost nothing, as UNK little."""
     tokenizer = bundle.tokenizer
     unknown = len(text) - len(tokenizer.decode(tokenizer.encode(text, "skip")))
     if unknown:
         counts = f"{unknown:,} of {len(text):,}"
-        print(f"{label}{counts} characters are unknown to the model", file=sys.stderr)
+        print(f"{label}{counts} characters are not in the vocabulary", file=sys.stderr)
 
 
 def _print_all(files: Sequence[str], scores: Sequence[TextScore], command: ScoreCommand) -> None:
@@ -140,7 +140,7 @@ def _list(score: TextScore) -> str:
 
 
 def _table(names: Sequence[str], scores: Sequence[TextScore]) -> str:
-    """Return a row a text under the names of the columns."""
+    """Return a table with one row per text."""
     rows = [["file", *_COLUMNS.values()]]
     for name, score in zip(names, scores, strict=True):
         values = score.as_dict()

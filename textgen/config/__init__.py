@@ -10,7 +10,9 @@ object is made.
 """
 
 from textgen.config.checks import (
+    check_argument,
     check_setting,
+    check_settings,
     choices_of,
     convert,
     describe_setting,
@@ -69,7 +71,9 @@ __all__ = [
     "TrainingConfig",
     "UnknownPolicy",
     "WeightsFormat",
+    "check_argument",
     "check_setting",
+    "check_settings",
     "choices_of",
     "convert",
     "describe_setting",

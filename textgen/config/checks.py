@@ -42,10 +42,28 @@ def check_setting(cls: type, name: str, value: Any) -> None:
 
     For functions that take one setting as an argument, such as `keep_top_p`.
     """
-    plain, limits = _parts(_hints(cls)[name])
+    check_argument(value, _hints(cls)[name], name)
+
+
+def check_argument(value: Any, hint: Any, name: str) -> Any:
+    """Return an argument as the type that `hint` describes.
+
+    Args:
+        value: What was received.
+        hint: A type; limits may be its `Annotated` metadata, as in `Passes`.
+        name: Name of the argument, for the message.
+
+    Returns:
+        The value as `convert` returns it.
+
+    Raises:
+        ConfigError: The value has another type, or is outside the limits.
+    """
+    plain, limits = _parts(hint)
     value = convert(value, plain, name)
     for limit in limits:
         require_within(limit, name, value)
+    return value
 
 
 def limits_of(cls: type, name: str) -> tuple[Limits | Check, ...]:
@@ -149,6 +167,10 @@ def _parts(hint: Any) -> tuple[Any, tuple[Limits | Check, ...]]:
     while get_origin(hint) is Annotated:
         hint, *metadata = get_args(hint)
         limits = [*(m for m in metadata if isinstance(m, Limits | Check)), *limits]
+    if len(_alternatives(hint)) > 1:
+        parts = [_parts(alternative) for alternative in _alternatives(hint)]
+        hint = Union[tuple(plain for plain, _ in parts)]  # noqa: UP007
+        limits += [limit for _, found in parts for limit in found]
     return hint, tuple(limits)
 
 
@@ -230,6 +252,7 @@ def _describe_one(hint: Any, limits: str) -> str:
 
 
 __all__ = [
+    "check_argument",
     "check_setting",
     "check_settings",
     "choices_of",

@@ -27,9 +27,15 @@ from textgen.sampling.penalties import (
     penalize_presence,
     penalize_repetition,
 )
-from textgen.sampling.pipeline import ProcessorStep, StepContext, build_processors
+from textgen.sampling.pipeline import (
+    FILTER_SETTINGS,
+    ProcessorStep,
+    StepContext,
+    build_processors,
+)
 
 __all__ = [
+    "FILTER_SETTINGS",
     "Logits",
     "ProcessorStep",
     "StepContext",

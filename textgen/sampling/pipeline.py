@@ -131,6 +131,8 @@ _FILTERS: tuple[_Row, ...] = (
     ("top_n_sigma", keep_top_n_sigma, (), ()),
     ("xtc_probability", exclude_top_choices, ("uniforms",), ("xtc_threshold",)),
 )
+# Settings that keep a subset of the tokens; at temperature 0 they change nothing.
+FILTER_SETTINGS = (*(name for name, *_ in _FILTERS), "mirostat")
 
 
 def _steps(rows: Sequence[_Row], config: SamplingConfig) -> list[ProcessorStep]:
