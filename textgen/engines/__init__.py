@@ -3,7 +3,7 @@
 An engine has never heard of text, and does not decide when to stop.
 """
 
-from textgen.engines.base import Engine, LoopEngine, LoopSettings
+from textgen.engines.base import Engine, LoopEngine
 from textgen.engines.registry import choose_engine, make_engine
 
-__all__ = ["Engine", "LoopEngine", "LoopSettings", "choose_engine", "make_engine"]
+__all__ = ["Engine", "LoopEngine", "choose_engine", "make_engine"]

@@ -1,27 +1,60 @@
-"""What an engine is, and which one runs: the one place where that choice is made.
+"""The protocols of engines: `Engine` predicts, `LoopEngine` also draws tokens.
 
-An engine knows token ids, a state and logits. It does NOT know text, sampling, or
-when to stop.
+An engine is given token ids and a state, and returns logits and the next state. It does NOT
+know text, or when to stop.
 """
 
-import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Protocol, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
+from textgen.arrays import Float32Array, Float64Array, Int32Array, IntArray, State
+from textgen.config import SamplingConfig
 
-from textgen.arrays import State
-from textgen.config import require
+# Settings that the caller of `run_loop` applies: when a text ends, the uniforms, and the bias.
+CALLER_SETTINGS = frozenset(
+    {
+        "ban",
+        "bias",
+        "include_stop",
+        "max_new_tokens",
+        "min_new_tokens",
+        "seed",
+        "stop",
+        "stop_at_document",
+        "stop_at_sentence",
+        "stop_regex",
+    }
+)
+
+# Settings that refine others: they have no effect while all of those are off.
+REFINED_SETTINGS: Mapping[str, frozenset[str]] = {
+    "dry_allowed_length": frozenset({"dry_multiplier"}),
+    "dry_base": frozenset({"dry_multiplier"}),
+    "mirostat_rate": frozenset({"mirostat"}),
+    "penalty_window": frozenset(
+        {
+            "dry_multiplier",
+            "frequency_penalty",
+            "no_repeat_ngram",
+            "presence_penalty",
+            "repetition_penalty",
+        }
+    ),
+    "xtc_threshold": frozenset({"xtc_probability"}),
+}
+
+# Settings that have no effect at temperature 0, where the most probable token is taken.
+SAMPLED_SETTINGS = frozenset({"mirostat", "top_n_sigma", "typical_p", "xtc_probability"})
 
 
 class Engine(Protocol):
-    """A language model that is stepped from outside; the state is the caller's.
+    """A language model that is stepped from outside, with the state owned by the caller.
 
-    A state is a NumPy array `[num_layers, batch, state_size]`, of an LSTM `h` and behind it
-    `c`. An engine never writes into one that it was given, and returns a fresh one. Rows do
-    not influence each other. `forward`, `prefill` and a loop of `decode_step` agree to float32
-    rounding.
+    A state is a NumPy array `[num_layers, batch, state_size]`: `h`, and for an LSTM `h` and `c`
+    concatenated. An engine never changes a state that it is given, and returns a new one. Rows
+    are independent of each other. `forward`, `prefill` and a loop of `decode_step` agree up to
+    float32 rounding.
 
     Attributes:
         vocab_size: Number of token ids.
@@ -30,11 +63,9 @@ class Engine(Protocol):
     vocab_size: int
 
     def initial_state(self, batch: int) -> State:
-        """Return the state at the beginning of a text, `[num_layers, batch, state_size]`."""
+        """Return the state at the start of a text, `[num_layers, batch, state_size]`."""
 
-    def forward(
-        self, token_ids: NDArray[np.integer], state: State
-    ) -> tuple[NDArray[np.float32], State]:
+    def forward(self, token_ids: IntArray, state: State) -> tuple[Float32Array, State]:
         """Read tokens and predict after each.
 
         Args:
@@ -45,9 +76,7 @@ class Engine(Protocol):
             Logits `[batch, time, vocab_size]` float32, and the next state.
         """
 
-    def prefill(
-        self, token_ids: NDArray[np.integer], state: State
-    ) -> tuple[NDArray[np.float32], State]:
+    def prefill(self, token_ids: IntArray, state: State) -> tuple[Float32Array, State]:
         """Read tokens and predict after the last, in memory that does not grow with `time`.
 
         Args:
@@ -58,10 +87,8 @@ class Engine(Protocol):
             Logits `[batch, vocab_size]` float32, and the next state.
         """
 
-    def decode_step(
-        self, token_ids: NDArray[np.integer], state: State
-    ) -> tuple[NDArray[np.float32], State]:
-        """Read one token a row and predict the next.
+    def decode_step(self, token_ids: IntArray, state: State) -> tuple[Float32Array, State]:
+        """Read one token per row and predict the next.
 
         Args:
             token_ids: `[batch]`.
@@ -72,56 +99,65 @@ class Engine(Protocol):
         """
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class LoopSettings:
-    """How an engine that draws for itself draws; steps and order are those of `processors`.
-
-    Attributes:
-        temperature: At least 0; 0: the most probable token, the lower id among equals.
-        top_k: See `keep_top_k`.
-        top_p: See `keep_top_p`.
-        min_p: See `keep_min_p`.
-        bias: float32 `[vocab_size]`, added to the logits before the temperature; -inf bans.
-
-    Raises:
-        ConfigError: A value lies outside its range.
-    """
-
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    bias: NDArray[np.float32] | None = None
-
-    def __post_init__(self) -> None:
-        finite = 0 <= self.temperature < math.inf
-        require(finite, "temperature", "a number of at least 0", self.temperature)
-        require(self.top_k is None or self.top_k >= 1, "top_k", "at least 1", self.top_k)
-        for name in ("top_p", "min_p"):
-            value = getattr(self, name)
-            require(value is None or 0 < value <= 1, name, "in (0, 1]", value)
-
-
 @runtime_checkable
 class LoopEngine(Engine, Protocol):
-    """An engine that can also draw: the whole loop in one call."""
+    """An engine that also draws tokens: the whole generation loop in one call."""
+
+    def unsupported(self, sampling: SamplingConfig) -> frozenset[str]:
+        """Return the settings that `run_loop` cannot apply; see `unsupported_settings`.
+
+        Args:
+            sampling: Any settings.
+
+        Returns:
+            Names of fields of `SamplingConfig`; empty if `run_loop` accepts `sampling`.
+        """
 
     def run_loop(
         self,
-        token_ids: NDArray[np.integer],
+        token_ids: IntArray,
         state: State,
-        uniforms: NDArray[np.float64],
-        settings: LoopSettings,
-    ) -> tuple[NDArray[np.int32], State]:
-        """Read a token a row, draw the next, and so on.
+        uniforms: Float64Array,
+        sampling: SamplingConfig,
+        bias: Float32Array | None = None,
+    ) -> tuple[Int32Array, State]:
+        """Read one token per row and draw the next, once per row of `uniforms`.
 
         Args:
-            token_ids: `[batch]`, tokens that have not been read yet.
-            state: `[num_layers, batch, state_size]`.
-            uniforms: `[steps, batch]` in `[0, 1)`, what each draw is made with.
-            settings: How to draw.
+            token_ids: `[batch]`, the last token of each row, not yet read.
+            state: `[num_layers, batch, state_size]`, before that token.
+            uniforms: `[steps, batch]` in `[0, 1)`; each draws one token.
+            sampling: Settings of every row; those of `CALLER_SETTINGS` are ignored.
+            bias: float32 `[vocab_size]`, added to the logits before the temperature; -inf bans
+                a token; None: no bias.
 
         Returns:
-            The drawn tokens `[steps, batch]`, the last of which have not been read, and
-            the next state.
+            The drawn tokens `[steps, batch]`, and the state before `tokens[-1]`, which is not
+            yet read.
+
+        Raises:
+            ConfigError: `unsupported(sampling)` is not empty, the temperature is `"auto"`, or the
+                bias has another shape, is NaN or +inf, or bans every token.
         """
+
+
+def unsupported_settings(sampling: SamplingConfig, applied: frozenset[str]) -> frozenset[str]:
+    """Return the settings that would be ignored by a loop that applies only `applied`.
+
+    Args:
+        sampling: Any settings.
+        applied: Names of the settings that the loop applies.
+
+    Returns:
+        Names of the fields that are switched on, which neither the loop nor its caller applies.
+
+    A field is switched on if it differs from its default and has an effect. A new field of
+    `SamplingConfig` is therefore unsupported until an engine names it.
+    """
+    changed = {
+        field.name for field in fields(sampling) if getattr(sampling, field.name) != field.default
+    }
+    if sampling.temperature == 0:
+        changed -= SAMPLED_SETTINGS
+    ineffective = {name for name, main in REFINED_SETTINGS.items() if not changed & main}
+    return frozenset(changed - ineffective - applied - CALLER_SETTINGS)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from textgen.arrays import State
 from textgen.config import SamplingConfig
-from textgen.engines import Engine, LoopEngine, LoopSettings
+from textgen.engines import Engine, LoopEngine
 from textgen.errors import ConfigError
 from textgen.sampling import (
     ProcessorStep,
@@ -144,20 +144,15 @@ def _is_plain(row: Row) -> bool:
 
 def _draw_in_calls(engine: LoopEngine, rows: list[Row]) -> Iterator[DrawnTokens]:
     """Draw for rows of equal settings, many steps a call."""
-    sampling = rows[0].sampling
-    settings = LoopSettings(
-        temperature=float(sampling.temperature),
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        min_p=sampling.min_p,
-        bias=rows[0].bias,
-    )
+    sampling, bias = rows[0].sampling, rows[0].bias
     state, token_ids = _read_all_but_last(engine, rows)
     left, steps = sampling.max_new_tokens, _FIRST_CALL
     while rows and left:
         steps = min(steps, left)
         uniforms = [np.fromiter(islice(row.uniforms, steps), np.float64) for row in rows]
-        drawn, state = engine.run_loop(token_ids, state, np.stack(uniforms, axis=1), settings)
+        drawn, state = engine.run_loop(
+            token_ids, state, np.stack(uniforms, axis=1), sampling, bias
+        )
         yield DrawnTokens(rows, drawn)
         keep = [i for i, row in enumerate(rows) if not row.done]
         rows, token_ids, state = [rows[i] for i in keep], drawn[-1, keep], state[:, keep]

@@ -4,8 +4,8 @@ import numpy as np
 import psutil
 import pytest
 
+from textgen.config import SamplingConfig
 from textgen.engines import make_engine
-from textgen.engines.base import LoopSettings
 from textgen.engines.numpy_engine import NumpyEngine
 from textgen.engines.onnx import engine as onnx_engine
 from textgen.engines.onnx.engine import OnnxEngine, written_states
@@ -64,25 +64,30 @@ def make_weights(vocab_size=VOCAB, hidden_size=48, num_layers=1, seed=0):
     return ModelWeights.from_tensors({k: v.astype(np.float32) for k, v in tensors.items()})
 
 
+def loop_arguments(temperature=1.0, bias=None, **filters):
+    """The last two arguments of `run_loop`."""
+    return SamplingConfig(temperature=temperature, **filters), bias
+
+
 def close(actual, expected, tolerance=1e-5):
     np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
 
 
-def write_step_by_step(engine, token_ids, state, uniforms, settings):
+def write_step_by_step(engine, token_ids, state, uniforms, sampling, bias=None):
     """What `write` must equal: an engine's steps, the processors, and `pick`."""
     written = []
     for step_uniforms in uniforms:
         logits, state = engine.decode_step(token_ids, state)
-        if settings.bias is not None:
-            logits = logits + settings.bias
-        if settings.temperature == 0:
+        if bias is not None:
+            logits = logits + bias
+        if sampling.temperature == 0:
             token_ids = pick_greedy(logits)
         else:
-            logits = scale_by_temperature(logits, settings.temperature)
+            logits = scale_by_temperature(logits, sampling.temperature)
             for keep, value in (
-                (keep_top_k, settings.top_k),
-                (keep_top_p, settings.top_p),
-                (keep_min_p, settings.min_p),
+                (keep_top_k, sampling.top_k),
+                (keep_top_p, sampling.top_p),
+                (keep_min_p, sampling.min_p),
             ):
                 logits = logits if value is None else keep(logits, value)
             token_ids = pick(logits, step_uniforms)
@@ -119,7 +124,7 @@ def test_one_call_writes_what_numpy_writes_step_by_step(settings, num_layers):
     for batch in (1, 5):
         token_ids, uniforms = np.arange(batch, dtype=np.int32), make_uniforms(300, batch)
         start = engine.initial_state(batch)
-        arguments = (token_ids, start, uniforms, LoopSettings(**settings))
+        arguments = (token_ids, start, uniforms, *loop_arguments(**settings))
         expected, expected_state = write_step_by_step(numpy_engine, *arguments)
         written, state = engine.run_loop(*arguments)
         np.testing.assert_array_equal(written, expected)
@@ -131,7 +136,7 @@ def test_one_call_writes_what_numpy_writes_step_by_step(settings, num_layers):
 def test_one_call_writes_what_the_slow_loop_writes(lively_weights, parts):
     weights = lively_weights(**parts)
     reference, engine = ReferenceEngine(weights), OnnxEngine(weights)
-    for settings in (LoopSettings(temperature=0.0), LoopSettings(temperature=2.0)):
+    for settings in (SamplingConfig(temperature=0.0), SamplingConfig(temperature=2.0)):
         arguments = (np.array([3, 8]), engine.initial_state(2), make_uniforms(30, 2), settings)
         expected, expected_state = write_step_by_step(reference, *arguments)
         written, state = engine.run_loop(*arguments)
@@ -150,7 +155,7 @@ def test_a_rounded_engine_writes_what_its_own_steps_write(
     engine = OnnxEngine(weights, weights_format)
     token_ids, uniforms = np.arange(4), make_uniforms(200, 4)
     for name in ("greedy", "temperature", "everything"):
-        arguments = (token_ids, engine.initial_state(4), uniforms, LoopSettings(**SETTINGS[name]))
+        arguments = (token_ids, engine.initial_state(4), uniforms, *loop_arguments(**SETTINGS[name]))
         expected, expected_state = write_step_by_step(engine, *arguments)
         written, state = engine.run_loop(*arguments)
         np.testing.assert_array_equal(written, expected)
@@ -160,7 +165,7 @@ def test_a_rounded_engine_writes_what_its_own_steps_write(
 @pytest.mark.parametrize("weights_format", PRECISIONS)
 def test_rows_do_not_depend_on_their_batch_nor_text_on_its_pieces(weights_format):
     engine = OnnxEngine(make_weights(num_layers=2), weights_format)
-    settings, uniforms = LoopSettings(temperature=0.9, top_k=10), make_uniforms(120, 33)
+    settings, uniforms = SamplingConfig(temperature=0.9, top_k=10), make_uniforms(120, 33)
     token_ids = np.arange(33) % VOCAB
     together, _ = engine.run_loop(token_ids, engine.initial_state(33), uniforms, settings)
     for row in (0, 7, 32):
@@ -175,7 +180,7 @@ def test_rows_do_not_depend_on_their_batch_nor_text_on_its_pieces(weights_format
 
 @pytest.mark.parametrize("threads", [2, 3])
 def test_threads_share_the_rows_and_change_nothing(threads):
-    weights, settings = make_weights(num_layers=2), LoopSettings(temperature=0.8, top_p=0.9)
+    weights, settings = make_weights(num_layers=2), SamplingConfig(temperature=0.8, top_p=0.9)
     alone, engine = OnnxEngine(weights, "int8"), OnnxEngine(weights, "int8", threads)
     for batch in (1, 2, 7):
         state = alone.prefill(np.arange(batch)[:, None], alone.initial_state(batch))[1]
@@ -209,13 +214,13 @@ def test_among_equal_logits_the_lower_ids_survive():
             np.zeros(3, int),
             engine.initial_state(3),
             make_uniforms(200, 3),
-            LoopSettings(**settings),
+            *loop_arguments(**settings),
         )
         assert set(written.ravel().tolist()) == expected, settings
 
 
 def test_the_largest_uniform_draws_the_last_possible_token():
-    weights, settings = make_weights(), LoopSettings(temperature=0.7, top_k=6)
+    weights, settings = make_weights(), SamplingConfig(temperature=0.7, top_k=6)
     uniforms = np.full((40, 2), np.nextafter(1.0, 0.0))
     uniforms[:, 1] = 0.0
     engine, numpy_engine = OnnxEngine(weights), NumpyEngine(weights)
@@ -242,7 +247,7 @@ def test_a_vocabulary_too_large_for_a_table_gives_the_same(
     lively_weights, weights_format, cell, monkeypatch
 ):
     weights = lively_weights(cell=cell, output_gate=weights_format == "float32")
-    arguments = (np.arange(4), make_uniforms(50, 4), LoopSettings(temperature=0.9))
+    arguments = (np.arange(4), make_uniforms(50, 4), SamplingConfig(temperature=0.9))
     with_table = OnnxEngine(weights, weights_format)
     monkeypatch.setattr(onnx_engine, "TABLE_FLOPS", 0)
     without = OnnxEngine(weights, weights_format)
@@ -265,7 +270,7 @@ def test_sessions_are_built_once_a_kind_of_settings(monkeypatch):
     engine = OnnxEngine(make_weights())
     state, uniforms = engine.initial_state(1), make_uniforms(2, 1)
     for temperature, top_k in product((0.5, 1.0, 2.0), (3, 4, 99, None)):
-        settings = LoopSettings(temperature=temperature, top_k=top_k)
+        settings = SamplingConfig(temperature=temperature, top_k=top_k)
         engine.run_loop(np.zeros(1, int), state, uniforms, settings)
     assert len(built) == 2
 
@@ -300,7 +305,7 @@ def test_layers_that_read_more_than_states_are_not_rounded(random_weights, weigh
 def test_a_long_text_needs_no_more_memory():
     engine = OnnxEngine(make_weights(), "int8")
     state, token_ids = engine.initial_state(8), np.zeros(8, np.int32)
-    settings, resident = LoopSettings(temperature=0.8, top_k=5), []
+    settings, resident = SamplingConfig(temperature=0.8, top_k=5), []
     for call in range(40):
         uniforms = make_uniforms(500 + call % 7, 8, seed=call)
         written, state = engine.run_loop(token_ids, state, uniforms, settings)
@@ -310,28 +315,23 @@ def test_a_long_text_needs_no_more_memory():
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"temperature": -1.0}, "`temperature` must be a number of at least 0"),
-        ({"temperature": float("nan")}, "`temperature`"),
-        ({"top_k": 0}, "`top_k` must be at least 1"),
-        ({"top_p": 0.0}, r"`top_p` must be in \(0, 1\]"),
-        ({"min_p": 1.5}, r"`min_p` must be in \(0, 1\]"),
-    ],
-)
-def test_settings_out_of_range_are_refused(settings, message):
-    with pytest.raises(ConfigError, match=message):
-        LoopSettings(**settings)
-
-
-@pytest.mark.parametrize(
     "bias", [np.full(VOCAB, -np.inf), np.full(VOCAB, np.nan), np.full(VOCAB, np.inf), np.zeros(3)]
 )
 def test_a_bias_that_leaves_nothing_to_draw_is_refused(bias):
     engine = OnnxEngine(make_weights())
-    settings = LoopSettings(bias=bias.astype(np.float32))
+    arguments = (make_uniforms(2, 1), SamplingConfig(), bias.astype(np.float32))
     with pytest.raises(ConfigError, match="`bias` must be"):
-        engine.run_loop(np.zeros(1, int), engine.initial_state(1), make_uniforms(2, 1), settings)
+        engine.run_loop(np.zeros(1, int), engine.initial_state(1), *arguments)
+
+
+def test_settings_that_the_loop_cannot_apply_are_refused():
+    engine = OnnxEngine(make_weights())
+    for sampling, message in (
+        (SamplingConfig(typical_p=0.9), "`typical_p`"),
+        (SamplingConfig(temperature="auto"), "`temperature` must be a number"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            engine.run_loop(np.zeros(1, int), engine.initial_state(1), make_uniforms(2, 1), sampling)
 
 
 def test_an_unknown_precision_and_no_thread_are_refused():

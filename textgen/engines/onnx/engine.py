@@ -16,9 +16,10 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from textgen.config import WeightsFormat, require
-from textgen.engines.base import Engine, LoopSettings
+from textgen.config import SamplingConfig, WeightsFormat, require
+from textgen.engines.base import Engine, unsupported_settings
 from textgen.engines.numpy_engine import CHUNK_VALUES, TABLE_FLOPS
+from textgen.engines.onnx import LOOP_SETTINGS
 from textgen.engines.onnx.graph import (
     Predictions,
     prepare_weights,
@@ -110,33 +111,41 @@ class OnnxEngine:
         """Return the logits after one token a row, `[batch, vocab_size]`, and the next state."""
         return self.prefill(token_ids[:, None], state)
 
+    def unsupported(self, sampling: SamplingConfig) -> frozenset[str]:
+        """Return the settings that `run_loop` cannot apply, as names of fields."""
+        return unsupported_settings(sampling, LOOP_SETTINGS)
+
     def run_loop(
         self,
         token_ids: NDArray[np.integer],
         state: Array,
         uniforms: NDArray[np.float64],
-        settings: LoopSettings,
+        sampling: SamplingConfig,
+        bias: Array | None = None,
     ) -> tuple[NDArray[np.int32], Array]:
-        """Draw tokens one after the other: read, draw, read what was drawn, draw.
+        """Draw one token after the other: read, draw, read what was drawn, draw.
 
         Args:
-            token_ids: `[batch]`, the last token of each row, not read yet.
+            token_ids: `[batch]`, the last token of each row, not yet read.
             state: `[num_layers, batch, state_size]`, before that token.
-            uniforms: `[steps, batch]` in `[0, 1)`; a token is drawn from each.
-            settings: How to draw.
+            uniforms: `[steps, batch]` in `[0, 1)`; each draws one token.
+            sampling: Settings of every row.
+            bias: float32 `[vocab_size]`, added to the logits; -inf bans a token; None: no bias.
 
         Returns:
-            Tokens `[steps, batch]`, and the state to go on from with `tokens[-1]`, not read yet.
+            Tokens `[steps, batch]`, and the state before `tokens[-1]`, which is not yet read.
 
         Raises:
-            ConfigError: The bias has another shape, is NaN or +inf, or bans every token.
+            ConfigError: `unsupported(sampling)` is not empty, the temperature is `"auto"`, or the
+                bias has another shape, is NaN or +inf, or bans every token.
 
-        The tokens are those that `decode_step`, the processors and `sampling.pick` give, but for
-        float32 rounding in the logits: a finite bias is added to the head's before the product.
+        The tokens are those of `decode_step`, the processors and `sampling.pick`, up to float32
+        rounding of the logits: a finite bias is added to the head's before the product.
         """
+        _require_supported(self.unsupported(sampling))
         if len(uniforms) == 0:
             return np.zeros((0, len(token_ids)), np.int32), np.array(state, np.float32)
-        draw, values = _loop_inputs(settings, self.vocab_size)
+        draw, values = _loop_inputs(sampling, _checked_bias(bias, self.vocab_size))
         session = self._session(draw, partial(writing_graph, self._weights, draw))
         # With u a little smaller, u * total can not round up to total, which nothing exceeds.
         below_one = (uniforms * np.nextafter(1.0, 0.0))[..., None]
@@ -240,23 +249,38 @@ def _require_plain(weights: ModelWeights, weights_format: WeightsFormat) -> None
         )
 
 
+def _require_supported(unsupported: frozenset[str]) -> None:
+    if unsupported:
+        names = ", ".join(f"`{name}`" for name in sorted(unsupported))
+        raise ConfigError(
+            f"`run_loop` applies {', '.join(f'`{name}`' for name in sorted(LOOP_SETTINGS))}. "
+            f"Received: {names}. Draw each token after `decode_step` instead."
+        )
+
+
 def _loop_inputs(
-    settings: LoopSettings, vocab_size: int
+    sampling: SamplingConfig, bias: Array
 ) -> tuple[Draw, dict[str, NDArray[np.generic]]]:
     """Return which graph draws so, and its inputs. What would keep every token is left out."""
-    values: dict[str, NDArray[np.generic]] = {"bias": _checked_bias(settings.bias, vocab_size)}
-    if settings.temperature == 0:
+    vocab_size = len(bias)
+    values: dict[str, NDArray[np.generic]] = {"bias": bias}
+    if isinstance(sampling.temperature, str):
+        raise ConfigError(
+            f"`temperature` must be a number here. Received: {sampling.temperature}. "
+            "Measure it first: `Bundle.resolve` does."
+        )
+    if sampling.temperature == 0:
         return Draw(greedy=True), values
-    temperature = min(max(settings.temperature, SMALLEST_TEMPERATURE), _LARGEST_TEMPERATURE)
+    temperature = min(max(sampling.temperature, SMALLEST_TEMPERATURE), _LARGEST_TEMPERATURE)
     values["temperature"] = np.array(temperature, np.float32)
-    if settings.top_k is not None and settings.top_k < vocab_size:
-        values["top_k"] = np.array([settings.top_k], np.int64)
-    if settings.top_p is not None and settings.top_p < 1:
-        values["top_p"] = np.array(settings.top_p * (1 - MASS_TOLERANCE))
+    if sampling.top_k is not None and sampling.top_k < vocab_size:
+        values["top_k"] = np.array([sampling.top_k], np.int64)
+    if sampling.top_p is not None and sampling.top_p < 1:
+        values["top_p"] = np.array(sampling.top_p * (1 - MASS_TOLERANCE))
         if "top_k" not in values:
-            values["least_share"] = np.array((1 - settings.top_p) / (2 * vocab_size))
-    if settings.min_p is not None:
-        values["log_min_p"] = np.array(math.log(settings.min_p) - MASS_TOLERANCE)
+            values["least_share"] = np.array((1 - sampling.top_p) / (2 * vocab_size))
+    if sampling.min_p is not None:
+        values["log_min_p"] = np.array(math.log(sampling.min_p) - MASS_TOLERANCE)
     draw = Draw(top_k="top_k" in values, top_p="top_p" in values, min_p="log_min_p" in values)
     return draw, values
 
