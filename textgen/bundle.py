@@ -29,7 +29,6 @@ from textgen.evaluation import (
     score_carried,
     score_windows,
     surprise,
-    unwatched,
 )
 from textgen.generation import (
     Beam,
@@ -51,7 +50,6 @@ from textgen.version import __version__
 
 # What rounding the weights may cost on the validation text, nats per token.
 MOST_LOSS = 0.005
-_MOST_PASSES = 1000
 
 
 @dataclass(frozen=True)
@@ -319,7 +317,6 @@ class Bundle:
             TrainingError: The weights grew beyond all bounds.
         """
         token_ids = self.tokenizer.encode(text, unknown)
-        _require_adaptable(len(token_ids), passes)
         settings = settings or DynamicConfig()
         learned = Adaptation(
             text=text,
@@ -349,7 +346,7 @@ class Bundle:
         *,
         unknown: UnknownPolicy = "error",
         protocol: ScoringProtocol = "carried",
-        on_progress: OnProgress = unwatched,
+        on_progress: OnProgress | None = None,
     ) -> TextScore:
         """Return what the model pays for `text`, read from left to right.
 
@@ -377,7 +374,7 @@ class Bundle:
         self,
         split: Split,
         protocol: ScoringProtocol = "carried",
-        on_progress: OnProgress = unwatched,
+        on_progress: OnProgress | None = None,
     ) -> TextScore:
         """Return what the model pays for a split of the corpus it was trained on; see `score`."""
         corpus = self.run.read_corpus()
@@ -389,7 +386,7 @@ class Bundle:
         return self._score(encoded, protocol, on_progress)
 
     def _score(
-        self, encoded: EncodedText, protocol: ScoringProtocol, on_progress: OnProgress
+        self, encoded: EncodedText, protocol: ScoringProtocol, on_progress: OnProgress | None
     ) -> TextScore:
         parts = encoded, self.tokenizer.start_id
         if protocol == "dynamic":
@@ -465,15 +462,3 @@ def _is_of(weights: ModelWeights, config: ModelConfig) -> bool:
     )
     same = all(getattr(weights, name) == getattr(config, name) for name in names)
     return same and all(wanted == (part is not None) for wanted, part in parts)
-
-
-def _require_adaptable(tokens: int, passes: int) -> None:
-    if tokens < 2:
-        raise ConfigError(
-            f"A text to adapt to must have at least 2 tokens. Received: {tokens}. "
-            "Pass a longer --prompt, or leave out --adapt."
-        )
-    if not 1 <= passes <= _MOST_PASSES:
-        raise ConfigError(
-            f"`passes` must be in [1, {_MOST_PASSES:,}]. Received: {passes}. Pass --adapt."
-        )

@@ -1,7 +1,7 @@
-"""From nats to the units that people compare: bits per character, bits per byte, perplexity.
+"""Scores of texts in comparable units: bits per character, bits per byte, perplexity.
 
-Nats per token depend on the tokenizer, so a character model and a subword model
-are compared by what the *whole text* costs, divided by its characters or bytes.
+Nats per token depend on the tokenizer. To compare a character model with a subword model, the
+total nats of the *whole text* are divided by its characters or bytes.
 """
 
 import math
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class TextScore:
-    """What a model pays for one text.
+    """The negative log-likelihood of one text, and its length.
 
     Attributes:
         total_nats: Sum of `-log p(token)` over the text, in nats.
         tokens: Number of tokens predicted.
-        characters: Number of Unicode code points they stand for.
-        bytes: Number of UTF-8 bytes they stand for.
+        characters: Number of Unicode code points that they encode.
+        bytes: Number of UTF-8 bytes that they encode.
     """
 
     total_nats: float
@@ -31,26 +31,27 @@ class TextScore:
 
     @property
     def perplexity(self) -> float:
-        """`exp(loss)`, per token; it does not compare tokenizers."""
+        """`exp(loss)`, per token; not comparable across tokenizers."""
+        # exp overflows above 709.
         return math.exp(min(self.loss, 700.0))
 
     @property
     def nats_per_char(self) -> float:
-        """Total nats over characters."""
+        """Total nats divided by characters."""
         return self.total_nats / self.characters
 
     @property
     def bits_per_char(self) -> float:
-        """Total bits over characters."""
+        """Total bits divided by characters."""
         return self.nats_per_char / math.log(2)
 
     @property
     def bits_per_byte(self) -> float:
-        """Total bits over UTF-8 bytes."""
+        """Total bits divided by UTF-8 bytes."""
         return self.total_nats / (math.log(2) * self.bytes)
 
     def as_dict(self) -> dict[str, float | int]:
-        """Return every figure under its name, ready for JSON."""
+        """Return every figure by its name, as JSON values."""
         return {
             "nats_per_char": self.nats_per_char,
             "bits_per_char": self.bits_per_char,
@@ -64,5 +65,5 @@ class TextScore:
 
 
 def score_from_loss(loss: float, tokens: int, characters: int, bytes_: int) -> TextScore:
-    """Return the score of a text whose mean loss is `loss` nats per token."""
+    """Return the score of a text with a mean loss of `loss` nats per token."""
     return TextScore(total_nats=loss * tokens, tokens=tokens, characters=characters, bytes=bytes_)

@@ -1,6 +1,7 @@
-"""Dynamic evaluation, held to an exact pass and to a slow loop: what it learns, what it leaves."""
+"""Dynamic evaluation agrees with an exact pass and with a slow loop, and changes no model."""
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -28,7 +29,7 @@ MODELS = {
         initial_state="learned",
     ),
 }
-# The letters are in the text of the tiny run, the words are not.
+# Its letters are in the text of the tiny run, its words are not.
 TALE = "moose gnaw a lemon, owls dream.\n" * 120
 
 
@@ -57,7 +58,7 @@ def token_ids():
 
 
 def exact_nats(weights, token_ids):
-    """One pass, token by token, with the slow engine in float64."""
+    """Score in one pass, token by token, with the reference engine in float64."""
     engine = ReferenceEngine(weights)
     state, previous, total = engine.initial_state(1), START_ID, 0.0
     for token_id in token_ids.tolist():
@@ -80,13 +81,13 @@ def dynamic_nats(weights, config, token_ids, **settings):
 
 
 @pytest.mark.parametrize("settings", [{"learning_rate": 0.0}, {"pull": 1.0}])
-def test_without_learning_it_is_one_exact_pass(config, weights, token_ids, settings):
+def test_without_updates_it_is_one_exact_pass(config, weights, token_ids, settings):
     found = dynamic_nats(weights, config, token_ids, **settings)
     assert found == pytest.approx(exact_nats(weights, token_ids), rel=1e-5)
 
 
 @pytest.mark.parametrize("length", [1, 32])
-def test_what_is_not_learnt_yet_is_scored_by_the_trained_weights(length, token_ids):
+def test_the_first_segment_is_scored_by_the_trained_weights(length, token_ids):
     config = MODELS["gru"]
     weights, head = fresh_weights(config), token_ids[:length]
     found = dynamic_nats(weights, config, head, learning_rate=0.5)
@@ -106,7 +107,7 @@ def test_score_equals_a_slow_loop_with_the_update_written_out(config, weights, t
 
 
 def slow_loop(weights, config, token_ids, settings):
-    """Krause's loop with NumPy in float64 but for the gradient; returns nats and last weights."""
+    """Return the nats and the last weights of Krause's loop in NumPy, except for the gradient."""
     import tensorflow as tf
 
     from textgen.models.language_model import build_language_model
@@ -138,7 +139,7 @@ def slow_loop(weights, config, token_ids, settings):
     return total, model.model_weights()
 
 
-def test_a_repetitive_text_of_new_words_costs_less_than_without_learning(tiny_run):
+def test_a_repetitive_text_of_new_words_scores_better_than_without_updates(tiny_run):
     model = textgen.load(tiny_run.path)
     before = tensors_sha256(model.weights.to_tensors())
     static, dynamic = model.score(TALE), model.score(TALE, protocol="dynamic")
@@ -147,26 +148,22 @@ def test_a_repetitive_text_of_new_words_costs_less_than_without_learning(tiny_ru
     assert tensors_sha256(model.weights.to_tensors()) == before
 
 
-def test_adapted_weights_expect_the_text_the_more_the_more_often_it_was_read(
-    config, weights, token_ids
-):
+def test_adapted_weights_score_the_text_better_with_every_pass(config, weights, token_ids):
     before = tensors_sha256(weights.to_tensors())
     settings = DynamicConfig(learning_rate=0.01)
-    costs = [exact_nats(weights, token_ids)] + [
+    nats = [exact_nats(weights, token_ids)] + [
         exact_nats(adapt(weights, config, token_ids, START_ID, settings, passes), token_ids)
         for passes in (1, 8)
     ]
-    assert costs[0] > costs[1] > costs[2]
+    assert nats[0] > nats[1] > nats[2]
     assert tensors_sha256(weights.to_tensors()) == before
 
 
-def test_no_text_and_a_step_beyond_all_bounds_are_refused(token_ids):
+def test_a_text_without_tokens_and_weights_that_diverge_are_refused(token_ids):
     config = MODELS["gru"]
     weights = fresh_weights(config)
     with pytest.raises(CorpusError, match="at least 1 token"):
         dynamic_nats(weights, config, token_ids[:0])
-    with pytest.raises(CorpusError, match="at least 1 token"):
-        adapt(weights, config, token_ids[:0], START_ID)
     with pytest.raises(TrainingError, match="learning_rate"):
         dynamic_nats(weights, config, token_ids, learning_rate=1e38)
     with pytest.raises(TrainingError, match="learning_rate"):
@@ -183,7 +180,31 @@ def test_settings_out_of_range_are_refused(settings):
         DynamicConfig(**settings)
 
 
-def test_what_one_text_taught_is_forgotten_before_the_next(token_ids):
+@pytest.mark.parametrize(
+    "length, passes, words",
+    [(0, 1, "at least 2 tokens. Received: 0"), (1, 1, "at least 2 tokens. Received: 1")]
+    + [(9, passes, f"`passes` must be in [1, 1,000]. Received: {passes}") for passes in (0, 1001)]
+    + [(9, 1.0, "`passes` must be an integer"), (9, True, "`passes` must be an integer")],
+)
+def test_a_text_that_is_too_short_and_passes_out_of_range_are_refused(
+    token_ids, length, passes, words
+):
+    config = MODELS["gru"]
+    weights = fresh_weights(config)
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        adapt(weights, config, token_ids[:length], START_ID, passes=passes)
+
+
+def test_progress_is_reported_after_every_segment(token_ids):
+    config = MODELS["gru"]
+    shares = []
+    settings = DynamicConfig(segment=64)
+    text = encoded(token_ids)
+    dynamic_score(fresh_weights(config), config, text, START_ID, settings, shares.append)
+    assert shares == [64 / 150, 128 / 150, 1.0]
+
+
+def test_one_text_has_no_effect_on_the_score_of_the_next(token_ids):
     config = MODELS["gru"]
     weights = fresh_weights(config)
     first = dynamic_nats(weights, config, token_ids, learning_rate=0.01)

@@ -1,3 +1,5 @@
+"""Scores equal those of a naive loop over tokens with the reference engine."""
+
 import math
 from dataclasses import replace
 
@@ -46,7 +48,7 @@ class CharDecoder:
 
 
 class PairTokenizer(CharTokenizer):
-    """Every character but `a` is two tokens, the first of which says nothing yet."""
+    """Every character but `a` is two tokens, the first of which has no text."""
 
     vocab_size = 2 * len(ALPHABET)
 
@@ -107,7 +109,7 @@ def test_score_equals_a_naive_loop_over_tokens(num_layers):
     assert (score.tokens, score.characters, score.bytes) == (281, 281, len(text.encode()))
 
 
-def test_a_long_text_in_lanes_costs_what_one_pass_costs():
+def test_a_long_text_in_lanes_has_the_score_of_one_pass():
     token_ids = np.random.default_rng(0).integers(0, 6, 20_001).astype(np.int32)
     # A weak recurrence forgets within the warm-up, so lanes and one pass must agree.
     engine = NumpyEngine(make_weights(6, recurrence=0.3))
@@ -124,7 +126,7 @@ def test_skipped_characters_are_not_counted():
     assert (with_unknown.characters, with_unknown.bytes) == (3, 4)
 
 
-def test_surprise_is_the_cost_of_each_character_in_bits():
+def test_surprise_is_the_bits_of_each_character():
     text = "aab é😀\n" * 30
     weights, tokenizer = make_weights(6), CharTokenizer()
     pairs = surprise(NumpyEngine(weights), tokenizer, text)
@@ -151,11 +153,29 @@ def test_surprise_and_score_agree_across_windows():
     assert total / len(text) == pytest.approx(score.bits_per_char, rel=1e-5)
 
 
-def test_token_nats_survive_extreme_logits():
+def test_token_nats_are_exact_for_extreme_logits():
     logits = np.array([[1e4, 0.0, -1e4], [0.0, 0.0, -np.inf]], np.float32)
     nats = token_nats(logits, np.array([1, 0]))
     np.testing.assert_allclose(nats, [1e4, math.log(2)])
     assert nats.dtype == np.float64
+
+
+@pytest.mark.parametrize("vocab_size", [2, 700, 70_000])
+def test_token_nats_are_those_of_each_row_by_itself(vocab_size):
+    logits = np.random.default_rng(2).normal(0, 3, (200, vocab_size)).astype(np.float32)
+    targets = np.arange(200) % vocab_size
+    rows = logits.astype(np.float64)
+    expected = np.log(np.exp(rows).sum(axis=-1)) - rows[np.arange(200), targets]
+    np.testing.assert_allclose(token_nats(logits, targets), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("function", [score_carried, score_windows])
+def test_progress_is_reported_up_to_the_end(function):
+    token_ids, shares = np.zeros(20_000, np.int32), []
+    function(NumpyEngine(make_weights(6)), encoded(token_ids, 1, 1), 0, shares.append)
+    assert len(shares) > 1
+    assert shares == sorted(set(shares))
+    assert 0 < shares[0] < shares[-1] == 1
 
 
 @pytest.mark.parametrize("function", [score_text, surprise])
@@ -166,10 +186,10 @@ def test_a_text_without_tokens_is_refused(function, text):
 
 
 @pytest.mark.parametrize("length", [1, 255, 256, 257, 9000])
-def test_windows_equal_a_slow_loop_that_forgets_every_256_tokens(length):
+def test_windows_equal_a_slow_loop_that_resets_its_state_every_256_tokens(length):
     token_ids = np.random.default_rng(1).integers(0, 6, length).astype(np.int32)
     weights = make_weights(6, num_layers=2)
-    weights = replace(weights, initial_state=np.full((2, 8), 0.3, np.float32))
+    weights = replace(weights, learned_initial_state=np.full((2, 8), 0.3, np.float32))
     score = score_windows(NumpyEngine(weights), encoded(token_ids, length, 2 * length), 3)
     nats = []
     for start in range(0, length, 256):
@@ -180,7 +200,7 @@ def test_windows_equal_a_slow_loop_that_forgets_every_256_tokens(length):
     assert (score.characters, score.bytes) == (length, 2 * length)
 
 
-def test_joined_scores_are_those_of_the_texts_side_by_side():
+def test_joined_scores_are_sums_over_the_texts():
     engine, tokenizer = NumpyEngine(make_weights(6)), CharTokenizer()
     parts = [score_text(engine, tokenizer, text) for text in ("aab é😀\n", "b", "ab" * 50)]
     joined = join_scores(parts)

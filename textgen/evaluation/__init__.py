@@ -1,4 +1,7 @@
-"""What a text costs a model. This package knows neither files nor the command line."""
+"""Scoring: the cross-entropy of a text under a model.
+
+This package does NOT know files or the command line.
+"""
 
 from textgen.evaluation.dynamic import adapt, dynamic_score
 from textgen.evaluation.scoring import (
@@ -9,7 +12,6 @@ from textgen.evaluation.scoring import (
     score_carried,
     score_windows,
     surprise,
-    unwatched,
 )
 
 __all__ = [
@@ -22,5 +24,4 @@ __all__ = [
     "score_carried",
     "score_windows",
     "surprise",
-    "unwatched",
 ]

@@ -1,33 +1,44 @@
-"""A model that learns from the text it reads: score a segment, update the weights on it, go on.
+"""Dynamic evaluation: score a segment of a text, update the weights on it, repeat.
 
-Every token is scored by weights that have not seen it. This module knows token ids and
-weights. It does NOT know text, files, or how the network computes: that is
-`textgen.models`. TensorFlow is imported when a model begins to learn.
+Every token is scored by weights that have not been trained on it. This module knows token ids
+and weights. It does NOT know text, files, or how the network computes, which is
+`textgen.models`. TensorFlow is imported when the first model is built.
 
-Source: Krause et al. 2018, "Dynamic Evaluation of Neural Sequence Models"; the update is
+Source: Krause et al. 2018, "Dynamic Evaluation of Neural Sequence Models". The update is
 Adam without momentum (Kingma and Ba 2015) instead of their RMS over the training set, which
-a run does not keep.
+a run does not store.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from textgen.config import DynamicConfig, ModelConfig
+from textgen.arrays import IntArray
+from textgen.config import DynamicConfig, ModelConfig, Passes, check_argument
 from textgen.corpora.windows import require_tokens
-from textgen.errors import TrainingError
-from textgen.evaluation.scoring import EncodedText, OnProgress, unwatched
+from textgen.errors import ConfigError, TrainingError
+from textgen.evaluation.scoring import EncodedText, OnProgress
 from textgen.metrics import TextScore
 from textgen.models.weights import ModelWeights
 from textgen.startup import import_tensorflow_quietly
 
-# Of the mean square of the gradients, and what keeps its root from being 0.
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from textgen.models.language_model import LanguageModel
+
+    Variables: TypeAlias = Sequence[tf.Variable]
+
+# Decay of the mean square of the gradients, and the term that keeps its root from being 0.
 _DECAY, _EPSILON = 0.999, 1e-8
-_ONE_READER = Lock()
+_MIN_TOKENS = 2
+# The one model in memory has one set of variables.
+_LOCK = Lock()
 
 
 def dynamic_score(
@@ -36,69 +47,75 @@ def dynamic_score(
     text: EncodedText,
     start_id: int,
     settings: DynamicConfig | None = None,
-    on_progress: OnProgress = unwatched,
+    on_progress: OnProgress | None = None,
 ) -> TextScore:
-    """Return what a model pays for a text that it learns from while it reads.
+    """Score a text with a model that is trained on each segment after it has been scored.
 
     Args:
-        weights: The model to begin with; it is not changed.
-        config: The model's settings; nothing is dropped, whatever they say.
+        weights: The model to start from; it is not changed.
+        config: The model's settings; dropout is disabled.
         text: At least one token.
-        start_id: What the first token is predicted from.
-        settings: How to learn; None: the defaults of `DynamicConfig`.
-        on_progress: Told the share that is done, a segment at a time.
+        start_id: The token from which the first one is predicted.
+        settings: How the weights are updated; None: the defaults of `DynamicConfig`.
+        on_progress: Called after each segment.
 
     Returns:
-        Total nats in one pass with carried state, each token scored before it is learned,
-        and what they are divided by.
+        The score of one pass with carried state.
 
     Raises:
         CorpusError: There is no token.
-        TrainingError: The weights grew beyond all bounds.
+        DependencyError: TensorFlow is not installed.
+        TrainingError: The weights became infinite or NaN.
     """
     require_tokens(text.token_ids)
-    with _ONE_READER:
-        learner = _learner(weights, config, settings or DynamicConfig())
-        learner.begin()
-        return text.score_from_nats(learner.read(text.token_ids, start_id, on_progress))
+    with _LOCK:
+        model = _adaptive_model(weights, config, settings or DynamicConfig())
+        model.reset()
+        return text.score_from_nats(model.train_on(text.token_ids, start_id, on_progress))
 
 
 def adapt(
     weights: ModelWeights,
     config: ModelConfig,
-    token_ids: NDArray[np.integer],
+    token_ids: IntArray,
     start_id: int,
     settings: DynamicConfig | None = None,
     passes: int = 1,
 ) -> ModelWeights:
-    """Return the weights that a model has after it has learned from a text.
+    """Return the weights of a model after it has been trained on a text.
 
     Args:
-        weights: The model to begin with; it is not changed.
-        config: The model's settings; nothing is dropped, whatever they say.
-        token_ids: `[time]`, at least one.
-        start_id: What the first token is predicted from.
-        settings: How to learn; None: the defaults of `DynamicConfig`.
-        passes: How many times the text is read, each time from the initial state.
+        weights: The model to start from; it is not changed.
+        config: The model's settings; dropout is disabled.
+        token_ids: `[time]`, at least two.
+        start_id: The token from which the first one is predicted.
+        settings: How the weights are updated; None: the defaults of `DynamicConfig`.
+        passes: Passes over the text, at most 1,000, each from the initial state.
 
     Returns:
         New weights of the same shapes.
 
     Raises:
-        CorpusError: `token_ids` is empty.
-        TrainingError: The weights grew beyond all bounds.
+        ConfigError: `token_ids` is too short, or `passes` is out of range.
+        DependencyError: TensorFlow is not installed.
+        TrainingError: The weights became infinite or NaN.
     """
-    require_tokens(token_ids)
-    with _ONE_READER:
-        learner = _learner(weights, config, settings or DynamicConfig())
-        learner.begin()
+    if len(token_ids) < _MIN_TOKENS:
+        raise ConfigError(
+            f"A text to adapt to must have at least {_MIN_TOKENS} tokens. "
+            f"Received: {len(token_ids)}. Provide a longer text."
+        )
+    check_argument(passes, Passes, "passes")
+    with _LOCK:
+        model = _adaptive_model(weights, config, settings or DynamicConfig())
+        model.reset()
         for _ in range(passes):
-            learner.read(token_ids, start_id)
-        return learner.weights()
+            model.train_on(token_ids, start_id)
+        return model.weights()
 
 
-class _Learner:
-    """A copy of a model in float32 whose weights follow what it reads."""
+class _AdaptiveModel:
+    """A float32 copy of a model whose weights are updated on the text that it reads."""
 
     def __init__(self, weights: ModelWeights, config: ModelConfig, settings: DynamicConfig) -> None:
         import_tensorflow_quietly()
@@ -111,77 +128,84 @@ class _Learner:
             _without_dropout(config), weights.vocab_size, execution=execution
         )
         self._model.set_model_weights(weights)
-        self._settings = settings
+        self._segment = settings.segment
         variables = [variable.value for variable in self._model.trainable_variables]
         self._rule = _UpdateRule(variables, settings)
-        self._learn = _learning_step(self._model, variables, self._rule)
+        self._score_and_update = _segment_function(self._model, variables, self._rule)
 
-    def begin(self) -> None:
-        """Forget all that was learned."""
-        self._rule.begin()
+    def reset(self) -> None:
+        """Restore the weights that the model was built with."""
+        self._rule.reset()
 
     def weights(self) -> ModelWeights:
-        """Return the weights as they are now, checked to be numbers."""
-        found = self._model.model_weights()
+        """Return the present weights; raises `TrainingError` if they are not finite."""
+        found: ModelWeights = self._model.model_weights()
         _require_finite(all(np.isfinite(array).all() for array in found.to_tensors().values()))
         return found
 
-    def read(
-        self,
-        token_ids: NDArray[np.integer],
-        start_id: int,
-        on_progress: OnProgress = unwatched,
+    def train_on(
+        self, token_ids: IntArray, start_id: int, on_progress: OnProgress | None = None
     ) -> float:
-        """Read a text from the initial state, learn it, and return its cost in nats."""
-        length = self._settings.segment
+        """Score and train on a text from the initial state; return its total nats."""
+        length = self._segment
         stream = np.concatenate([[start_id], token_ids]).astype(np.int32)
-        state, costs = self._model.initial_state(1), []
+        state, nats = self._model.initial_state(1), []
         for start in range(0, len(token_ids), length):
             piece = stream[start : start + length + 1]
-            # the last segment is filled up, so that one traced function takes all
+            # The last segment is padded, so that one traced function serves all of them.
             padded = np.pad(piece, (0, length + 1 - len(piece)))[None]
-            counts = np.arange(length)[None] < len(piece) - 1
-            cost, state = self._learn(
-                padded[:, :-1], padded[:, 1:], counts.astype(np.float32), state
-            )
-            costs.append(cost)
-            on_progress(min(1.0, (start + length) / len(token_ids)))
-        total = math.fsum(np.array(costs, np.float64))
+            mask = (np.arange(length)[None] < len(piece) - 1).astype(np.float32)
+            segment_nats, state = self._score_and_update(padded[:, :-1], padded[:, 1:], mask, state)
+            nats.append(segment_nats)
+            if on_progress is not None:
+                on_progress(min(1.0, (start + length) / len(token_ids)))
+        total = math.fsum(np.array(nats, np.float64))
         _require_finite(math.isfinite(total))
         return total
 
 
-# Building and tracing takes a second or two, which the texts of a table share.
+# Building and tracing takes a second or two, once for all the texts of a table.
 @lru_cache(maxsize=1)
-def _learner(weights: ModelWeights, config: ModelConfig, settings: DynamicConfig) -> _Learner:
-    return _Learner(weights, config, settings)
+def _adaptive_model(
+    weights: ModelWeights, config: ModelConfig, settings: DynamicConfig
+) -> _AdaptiveModel:
+    return _AdaptiveModel(weights, config, settings)
 
 
-def _learning_step(model, variables, rule: "_UpdateRule"):
-    """Return `(token_ids, targets, counts, state) -> (nats, next_state)`, which updates `model`."""
+def _segment_function(
+    model: "LanguageModel", variables: "Variables", rule: "_UpdateRule"
+) -> Callable[..., Any]:
+    """Return the traced function that scores one segment and updates the weights.
+
+    Its arguments are int32 `token_ids` and `targets` `[1, time]`, a float32 `mask` of the
+    predictions that count, and the state; it returns the segment's nats and the next state.
+    """
     import tensorflow as tf
 
-    @tf.function(autograph=False)
-    def learn(token_ids, targets, counts, state):
+    def score_and_update(
+        token_ids: tf.Tensor, targets: tf.Tensor, mask: tf.Tensor, state: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
             losses, next_state = model.token_losses(token_ids, targets, state)
-            cost = tf.reduce_sum(losses * counts)
-            loss = cost / tf.reduce_sum(counts)
-        # a learned first state stays: the state comes from outside, and has no gradient
+            nats = tf.reduce_sum(losses * mask)
+            loss = nats / tf.reduce_sum(mask)
+        # A learned initial state has no gradient: the state is an argument.
         rule.update(tape.gradient(loss, variables, unconnected_gradients="zero"))
-        return cost, next_state
+        return nats, next_state
 
-    return learn
+    traced: Callable[..., Any] = tf.function(score_and_update, autograph=False)
+    return traced
 
 
 class _UpdateRule:
-    """Moves variables against their gradients, and pulls them back to where they began.
+    """Adam without momentum, with decay toward the trained weights.
 
-    With `g` clipped: `v = 0.999 v + 0.001 g^2`, `w -= learning_rate g / (sqrt(v / (1 -
-    0.999^n)) + 1e-8)`, then `w += pull (w_trained - w)`. Keras's Adam keeps a momentum as well.
+    With the clipped gradient `g` of step `n`: `v = 0.999 v + 0.001 g^2`,
+    `w -= learning_rate g / (sqrt(v / (1 - 0.999^n)) + 1e-8)`, then `w += pull (w_trained - w)`.
+    Keras's Adam always keeps a momentum.
     """
 
-    def __init__(self, variables, settings: DynamicConfig) -> None:
+    def __init__(self, variables: "Variables", settings: DynamicConfig) -> None:
         import tensorflow as tf
 
         self._variables, self._settings = variables, settings
@@ -189,8 +213,8 @@ class _UpdateRule:
         self._squares = [tf.Variable(tf.zeros_like(variable)) for variable in variables]
         self._power = tf.Variable(1.0)
 
-    def begin(self) -> None:
-        """Put the variables back to where they were."""
+    def reset(self) -> None:
+        """Restore the trained weights and the state of the rule."""
         import tensorflow as tf
 
         self._power.assign(1.0)
@@ -199,8 +223,8 @@ class _UpdateRule:
         for square in self._squares:
             square.assign(tf.zeros_like(square))
 
-    def update(self, gradients) -> None:
-        """Take one step; part of a graph."""
+    def update(self, gradients: "Sequence[tf.Tensor | tf.IndexedSlices]") -> None:
+        """Take one step, as part of a graph."""
         import tensorflow as tf
 
         gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
@@ -227,9 +251,9 @@ def _without_dropout(config: ModelConfig) -> ModelConfig:
     )
 
 
-def _require_finite(ok: bool) -> None:
-    if not ok:
+def _require_finite(is_finite: bool) -> None:
+    if not is_finite:
         raise TrainingError(
-            "Learning from the text must leave the weights finite. Received: NaN or infinity. "
-            "Give `DynamicConfig` a lower learning_rate."
+            "The weights must stay finite while they are updated on the text. Received: NaN or "
+            "infinity. Lower the `learning_rate` of `DynamicConfig`."
         )

@@ -1,7 +1,7 @@
-"""What a model pays for a text: in total, and token by token.
+"""Scoring: the cross-entropy of a text under a model, in total and token by token.
 
-It knows tokenizers and engines by their protocols. It does NOT know how an engine
-computes, nor where a text or a model comes from.
+Tokenizers and engines are used through their protocols. This module does NOT know how an
+engine computes, or where a text or a model comes from.
 """
 
 import math
@@ -9,39 +9,47 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from textgen.arrays import Float32Array, Float64Array, FloatArray, IntArray, TokenIds
 from textgen.config import UnknownPolicy
 from textgen.corpora import scoring_windows
 from textgen.corpora.windows import MAX_SCORING_LANES, require_tokens
 from textgen.engines.base import Engine
 from textgen.errors import CorpusError
 from textgen.metrics import TextScore
+from textgen.sampling.filters import log_softmax
 from textgen.tokenizers.base import Tokenizer
 
-# A window's logits hold at most this many values, 32 MB, whatever the vocabulary.
-LOGITS_VALUES = 2**23
-# What `score_windows` cuts a text into, as nanoGPT's recipes for characters do.
-WINDOW = 256
-_WINDOWS_AT_ONCE = 32
+# Length of the windows of `score_windows`; nanoGPT's character models have this context.
+WINDOW_LENGTH = 256
+
+# Logits of one engine call: 32 MB, whatever the vocabulary.
+_MAX_LOGITS = 2**23
+# Logits whose softmax is computed at once: 512 KB in float64, which stay in the cache.
+_MAX_SOFTMAX_VALUES = 2**16
+_MAX_BATCH = 32
+_MAX_SEQ_LEN = 128
+
+# Called from time to time with the share of the tokens that are scored, in (0, 1].
+OnProgress = Callable[[float], None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EncodedText:
-    """A text as a model reads it, and how much text that is.
+    """A text as token ids, with its length in characters and bytes.
 
     Attributes:
         token_ids: `[time]`, at least one.
-        characters: Number of code points that the tokens stand for.
-        bytes: Number of UTF-8 bytes that they stand for.
+        characters: Number of Unicode code points that the tokens encode.
+        bytes: Number of UTF-8 bytes that the tokens encode.
     """
 
-    token_ids: NDArray[np.int32]
+    token_ids: TokenIds
     characters: int
     bytes: int
 
     def score_from_nats(self, total_nats: float) -> TextScore:
-        """Return the score of the text if it costs so much."""
+        """Return the score of the text, given its negative log-likelihood in nats."""
         return TextScore(
             total_nats=total_nats,
             tokens=len(self.token_ids),
@@ -50,25 +58,17 @@ class EncodedText:
         )
 
 
-# is told the share of a text that is scored, 0 to 1, from time to time
-OnProgress = Callable[[float], None]
-
-
-def unwatched(_: float) -> None:
-    """Take no notice of how far scoring is."""
-
-
 def encode_text(tokenizer: Tokenizer, text: str, unknown: UnknownPolicy = "error") -> EncodedText:
-    """Return a text as tokens that can be scored.
+    """Encode a text for scoring.
 
     Args:
-        tokenizer: The one that the model was trained with.
+        tokenizer: The tokenizer that the model was trained with.
         text: At least one character.
-        unknown: What to do with a character outside the vocabulary; under `"skip"` it
+        unknown: What to do with a character outside the vocabulary; with `"skip"` it
             counts neither as a token nor as a character.
 
     Returns:
-        The tokens, and what their cost is divided by.
+        The token ids, and the characters and bytes that a score is divided by.
 
     Raises:
         CorpusError: No token is left to score.
@@ -81,56 +81,54 @@ def encode_text(tokenizer: Tokenizer, text: str, unknown: UnknownPolicy = "error
 
 
 def score_carried(
-    engine: Engine, text: EncodedText, start_id: int, on_progress: OnProgress = unwatched
+    engine: Engine, text: EncodedText, start_id: int, on_progress: OnProgress | None = None
 ) -> TextScore:
-    """Return what the model pays for a text, read in one pass with carried state.
+    """Score a text in one pass with carried state.
 
     Args:
         engine: The model.
         text: At least one token.
-        start_id: What the first token is predicted from.
-        on_progress: Told the share that is done, a window at a time.
+        start_id: The token from which the first one is predicted.
+        on_progress: Called after each window.
 
     Returns:
-        Total nats and what they are divided by. A long text is read in up to 32 lanes;
-        each but the first begins with 256 tokens that warm the state up and do not count.
+        The score. A long text is read in up to 32 lanes; each but the first begins with 256
+        warmup tokens whose predictions do not count.
 
     Raises:
         CorpusError: There is no token.
     """
-    windows = scoring_windows(
-        text.token_ids, start_id, seq_len=_window_length(engine.vocab_size, MAX_SCORING_LANES)
-    )
-    state = engine.initial_state(windows.token_ids.shape[1])
+    seq_len = _seq_len(engine.vocab_size, MAX_SCORING_LANES)
+    windows = scoring_windows(text.token_ids, start_id, seq_len=seq_len)
+    state = engine.initial_state(windows.num_lanes)
     total = 0.0
     for done, (inputs, targets, weights) in enumerate(
         zip(windows.token_ids, windows.targets, windows.weights, strict=True), 1
     ):
         logits, state = engine.forward(inputs, state)
         total += _weighted_nats(logits, targets, weights)
-        on_progress(done / len(windows.targets))
+        _report(on_progress, done / len(windows.targets))
     return text.score_from_nats(total)
 
 
 def score_windows(
-    engine: Engine, text: EncodedText, start_id: int, on_progress: OnProgress = unwatched
+    engine: Engine, text: EncodedText, start_id: int, on_progress: OnProgress | None = None
 ) -> TextScore:
-    """Return what the model pays for a text of which it sees at most 256 tokens at a time.
+    """Score a text with a context of at most 256 tokens.
 
-    `start_id` and the text behind it make one stream of tokens. Window `k` begins with the
-    initial state, reads the tokens `[256 k, 256 k + 256)` of the stream, and predicts those
-    one further on; the last is as short as the text leaves it. So each token of the text is
-    predicted once, from 1 to 256 tokens, and the first from `start_id` alone. A Transformer
-    with a context of 256 tokens is evaluated likewise.
+    Let the stream be `start_id` followed by the text. Window `k` begins with the initial state,
+    reads the tokens `[256 k, 256 k + 256)` of the stream, and predicts the token after each of
+    them; the last window may be shorter. So each token of the text is predicted once, from 1 to
+    256 tokens. A Transformer with a context of 256 tokens is evaluated in the same way.
 
     Args:
         engine: The model.
         text: At least one token.
-        start_id: What the first token is predicted from.
-        on_progress: Told the share that is done, a few windows at a time.
+        start_id: The token from which the first one is predicted.
+        on_progress: Called after each batch of windows.
 
     Returns:
-        Total nats and what they are divided by.
+        The score.
 
     Raises:
         CorpusError: There is no token.
@@ -138,23 +136,24 @@ def score_windows(
     token_ids = text.token_ids
     require_tokens(token_ids)
     stream = np.concatenate([[start_id], token_ids]).astype(np.int32)
-    whole = len(token_ids) // WINDOW * WINDOW
-    inputs, targets = stream[:whole].reshape(-1, WINDOW), stream[1 : whole + 1].reshape(-1, WINDOW)
-    groups = [
-        (inputs[first : first + _WINDOWS_AT_ONCE], targets[first : first + _WINDOWS_AT_ONCE])
-        for first in range(0, len(inputs), _WINDOWS_AT_ONCE)
+    whole = len(token_ids) // WINDOW_LENGTH * WINDOW_LENGTH
+    inputs = stream[:whole].reshape(-1, WINDOW_LENGTH)
+    targets = stream[1 : whole + 1].reshape(-1, WINDOW_LENGTH)
+    batches = [
+        (inputs[first : first + _MAX_BATCH], targets[first : first + _MAX_BATCH])
+        for first in range(0, len(inputs), _MAX_BATCH)
     ]
     if whole < len(token_ids):
-        groups.append((stream[None, whole:-1], stream[None, whole + 1 :]))
-    costs = []
-    for group in groups:
-        costs.append(_nats_from_the_start(engine, *group))
-        on_progress(len(costs) / len(groups))
-    return text.score_from_nats(math.fsum(costs))
+        batches.append((stream[None, whole:-1], stream[None, whole + 1 :]))
+    nats = []
+    for batch in batches:
+        nats.append(_nats_from_initial_state(engine, *batch))
+        _report(on_progress, len(nats) / len(batches))
+    return text.score_from_nats(math.fsum(nats))
 
 
 def join_scores(scores: Iterable[TextScore]) -> TextScore:
-    """Return the score of several texts together: sums, of which every figure is made."""
+    """Return the score of several texts together: the sums of their nats, tokens and lengths."""
     parts = list(scores)
     return TextScore(
         total_nats=math.fsum(part.total_nats for part in parts),
@@ -167,18 +166,17 @@ def join_scores(scores: Iterable[TextScore]) -> TextScore:
 def surprise(
     engine: Engine, tokenizer: Tokenizer, text: str, unknown: UnknownPolicy = "error"
 ) -> list[tuple[str, float]]:
-    """Return what each piece of `text` cost, in one exact pass from left to right.
+    """Return the bits of each piece of a text, in one exact pass with carried state.
 
     Args:
         engine: The model.
-        tokenizer: The one it was trained with.
+        tokenizer: The tokenizer that the model was trained with.
         text: At least one character.
         unknown: What to do with a character outside the vocabulary.
 
     Returns:
-        Pairs of text and `-log2 p`, in bits: one a token, or one for the neighbouring
-        tokens that a character is spread over. The texts join to the decoded text, the
-        bits sum to its total.
+        Pairs of text and `-log2 p`, in bits: one per token, or one for adjacent tokens that
+        form a character together. The texts join to the decoded text, the bits sum to its total.
 
     Raises:
         CorpusError: No token is left to score.
@@ -200,62 +198,68 @@ def surprise(
     return pieces
 
 
-def token_nats(logits: NDArray[np.floating], targets: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Return `-log softmax(logits)[target]`, computed in float64.
+def token_nats(logits: FloatArray, targets: IntArray) -> Float64Array:
+    """Return `-log softmax(logits)[target]` of each token.
 
     Args:
-        logits: `[..., vocab_size]`, nats.
-        targets: `[...]` token ids.
+        logits: `[time, vocab_size]`, nats.
+        targets: `[time]` token ids.
 
     Returns:
-        `[...]` nats, at least 0.
+        `[time]`, nats, at least 0.
     """
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max(axis=-1, keepdims=True)
-    chosen = np.take_along_axis(shifted, targets[..., None], axis=-1)[..., 0]
-    return np.log(np.exp(shifted, out=shifted).sum(axis=-1)) - chosen
+    step = max(1, _MAX_SOFTMAX_VALUES // logits.shape[-1])
+    chosen = [
+        np.take_along_axis(
+            log_softmax(logits[start : start + step]), targets[start : start + step, None], axis=-1
+        )
+        for start in range(0, len(logits), step)
+    ]
+    # Subtracted from 0, so that a certain token has 0 nats and not -0.
+    return 0.0 - np.concatenate(chosen)[:, 0]
 
 
-def _weighted_nats(
-    logits: NDArray[np.float32], targets: NDArray[np.int32], weights: NDArray[np.float32]
-) -> float:
-    """Sum over a window lane by lane, so that float64 holds one lane's logits at a time."""
-    lanes = zip(logits, targets, weights, strict=True)
-    return sum(float(token_nats(lane, target) @ weight) for lane, target, weight in lanes)
+def _weighted_nats(logits: Float32Array, targets: IntArray, weights: Float32Array) -> float:
+    """Return the weighted sum over `[batch, time]` predictions."""
+    rows = zip(logits, targets, weights, strict=True)
+    return sum(float(token_nats(row, target) @ weight) for row, target, weight in rows)
 
 
-def _nats_from_the_start(
-    engine: Engine, inputs: NDArray[np.int32], targets: NDArray[np.int32]
-) -> float:
-    """Sum over rows `[batch, time]`, each of which begins with the initial state."""
-    length = _window_length(engine.vocab_size, len(inputs))
+def _nats_from_initial_state(engine: Engine, inputs: IntArray, targets: IntArray) -> float:
+    """Return the sum over rows `[batch, time]`, each of which begins with the initial state."""
+    seq_len = _seq_len(engine.vocab_size, len(inputs))
     state, total = engine.initial_state(len(inputs)), 0.0
-    for start in range(0, inputs.shape[1], length):
-        stop = start + length
+    for start in range(0, inputs.shape[1], seq_len):
+        stop = start + seq_len
         logits, state = engine.forward(inputs[:, start:stop], state)
         total += _weighted_nats(logits, targets[:, start:stop], np.ones_like(logits[..., 0]))
     return total
 
 
-def _nats_in_order(engine: Engine, token_ids: NDArray[np.int32], start_id: int) -> Iterator[float]:
+def _nats_in_order(engine: Engine, token_ids: TokenIds, start_id: int) -> Iterator[float]:
     inputs = np.concatenate([[start_id], token_ids[:-1]]).astype(np.int32)
-    length = _window_length(engine.vocab_size, 1)
+    seq_len = _seq_len(engine.vocab_size, 1)
     state = engine.initial_state(1)
-    for start in range(0, len(inputs), length):
-        stop = start + length
+    for start in range(0, len(inputs), seq_len):
+        stop = start + seq_len
         logits, state = engine.forward(inputs[None, start:stop], state)
         yield from token_nats(logits[0], token_ids[start:stop]).tolist()
 
 
-def _window_length(vocab_size: int, lanes: int) -> int:
-    return max(1, min(128, LOGITS_VALUES // (lanes * vocab_size)))
+def _seq_len(vocab_size: int, batch_size: int) -> int:
+    return max(1, min(_MAX_SEQ_LEN, _MAX_LOGITS // (batch_size * vocab_size)))
 
 
-def _encode(tokenizer: Tokenizer, text: str, unknown: UnknownPolicy) -> NDArray[np.int32]:
+def _report(on_progress: OnProgress | None, share: float) -> None:
+    if on_progress is not None:
+        on_progress(share)
+
+
+def _encode(tokenizer: Tokenizer, text: str, unknown: UnknownPolicy) -> TokenIds:
     token_ids = tokenizer.encode(text, unknown)
     if len(token_ids) == 0:
         raise CorpusError(
             f"A text to score must have at least 1 token. Received: {len(text)} characters, "
-            "0 tokens. Give a text in the characters of the model's vocabulary."
+            "0 tokens. Provide a text with characters of the model's vocabulary."
         )
     return token_ids

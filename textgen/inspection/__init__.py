@@ -1,4 +1,4 @@
-"""Looking inside a model. What is measured elsewhere becomes something to look at here."""
+"""Views of a model for notebooks: the surprise of a text, as HTML."""
 
 from textgen.inspection.surprise import surprise_html
 

@@ -1,23 +1,24 @@
-"""A text coloured by how much it surprised the model.
+"""A text as HTML, colored by how much it surprised a model.
 
-It knows pieces of text and their bits, and nothing of how they were computed.
+This module knows pieces of text and their bits. It does NOT know how the bits were computed.
 """
 
 import html
 from collections.abc import Iterable
 
-_MOST_BITS = 8.0
+# Bits that are shown in full red.
+_MAX_BITS = 8.0
 
 
 def surprise_html(pieces: Iterable[tuple[str, float]]) -> str:
-    """Return a text as HTML, the background of each piece the redder the more bits it cost.
+    """Return a text as HTML, with a background that is redder the more bits a piece has.
 
     Args:
-        pieces: Texts with their cost in bits, as `Bundle.surprise` gives them.
+        pieces: Texts and their bits, as `Bundle.surprise` returns them.
 
     Returns:
-        One `<pre>` element. White is 0 bits, full red 8 bits and more; the exact figure
-        shows under the mouse.
+        One `<pre>` element. White is 0 bits, full red 8 bits or more; the exact number is the
+        tooltip of each piece.
     """
     spans = "".join(_span(text, bits) for text, bits in pieces)
     return (
@@ -27,9 +28,9 @@ def surprise_html(pieces: Iterable[tuple[str, float]]) -> str:
 
 
 def _span(text: str, bits: float) -> str:
-    # a line break has no background of its own: a sign in front of it carries the colour
+    # A line break has no background of its own, so a visible sign carries the color.
     shown = html.escape(text).replace("\n", "↵\n")
-    strength = min(max(bits / _MOST_BITS, 0.0), 1.0)
+    strength = min(max(bits / _MAX_BITS, 0.0), 1.0)
     return (
         f'<span title="{bits:.2f} bits" style="background: rgba(220, 38, 38, {strength:.2f})">'
         f"{shown}</span>"
