@@ -33,8 +33,7 @@ def required_version(package: str) -> str | None:
     except metadata.PackageNotFoundError:
         return None
     if package == "python":
-        stated = distribution.metadata
-        return stated["Requires-Python"] if "Requires-Python" in stated else None
+        return next(iter(distribution.metadata.get_all("Requires-Python", [])), None)
     bounds = map(_parse_requirement, distribution.requires or ())
     return next((bound for name, bound in bounds if name == package and bound), None)
 
