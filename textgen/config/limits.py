@@ -103,7 +103,8 @@ def require_within(limits: Limits | Check, name: str, value: Any) -> None:
     """Raise `ConfigError` about `name` unless `value` is None or within `limits`."""
     if value is None or (isinstance(limits, Limits) and isinstance(value, str)):
         return
-    require(limits.accepts(value), name, limits, value)
+    received = repr(value) if isinstance(value, str) else value
+    require(limits.accepts(value), name, limits, received)
 
 
 def _number(value: float) -> str:

@@ -25,6 +25,7 @@ ResolvedKernel = Literal["cudnn", "fused", "reference"]
 ResolvedDtype = Literal["float32", "bfloat16", "float16"]
 Kernel = Literal["auto", ResolvedKernel]
 MatmulDtype = Literal["auto", ResolvedDtype]
+SubwordAlgorithm = Literal["bpe", "unigram"]
 Cell = Literal["gru", "lstm", "rnn"]
 Schedule = Literal["cosine", "linear", "constant"]
 PresetName = Literal[
@@ -78,7 +79,7 @@ class TokenizerConfig:
     """One token per character, or SentencePiece subwords."""
     vocab_size: Annotated[int, Limits(minimum=260)] = 2048
     """Maximum number of subwords, including the 256 byte pieces; ignored for characters."""
-    subword_algorithm: Literal["bpe", "unigram"] = "bpe"
+    subword_algorithm: SubwordAlgorithm = "bpe"
     """Algorithm by which SentencePiece finds its subwords."""
     min_count: Annotated[int | None, Limits(minimum=2)] = None
     """Characters seen fewer times become UNK; None: every character has its own id."""
