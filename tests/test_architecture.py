@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,17 @@ PACKAGE = ROOT / "textgen"
 
 # Earlier names are lower; the names of one line may import those before them on it.
 LAYERS = [
-    ["version", "errors", "machine", "startup", "arrays", "storage", "metrics", "config", "presets"],
+    [
+        "version",
+        "errors",
+        "machine",
+        "startup",
+        "arrays",
+        "storage",
+        "metrics",
+        "config",
+        "presets",
+    ],
     ["tokenizers", "corpora"],
     ["sampling", "models", "runs"],
     ["engines"],
@@ -27,62 +38,110 @@ MAY_IMPORT_TENSORFLOW = {"models", "training"}
 TENSORFLOW = {"tensorflow", "keras", "tensorflow_datasets"}
 
 
-def _modules():
-    return sorted(path for path in PACKAGE.rglob("*.py"))
+# The same inside the package with the most modules.
+GENERATION = ["requests", "stopping", "restraints", "token_loop", "generator", "beam"]
+GENERATION += ["calibration", "receipts"]
+MODULE_NAME = re.compile(r"textgen(\.\w+)+")
 
 
-def _part(path):
-    """The name of the room a module is in: `training` for textgen/training/trainer.py."""
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+def modules():
+    return sorted(PACKAGE.rglob("*.py"))
 
 
-def _imports(path, *, top_level_only):
-    """Every module that `path` imports, as dotted names."""
+def part_of(path, folder=PACKAGE):
+    """The layer entry that a module belongs to: `training` for textgen/training/trainer.py."""
+    return path.relative_to(folder).with_suffix("").parts[0]
+
+
+def imports(path, *, top_level_only=False):
+    """Every module that `path` imports, as dotted names; those named by a string included."""
     tree = ast.parse(path.read_text("utf-8"))
     nodes = tree.body if top_level_only else list(ast.walk(tree))
     for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            parts = (alias.name for alias in node.names)
-            yield from (f"textgen.{name}" for name in parts if node.module == "textgen")
-            yield node.module
+            names = [alias.name for alias in node.names]
+            yield from (f"textgen.{name}" for name in names if node.module == "textgen")
+            if node.module != "textgen":
+                yield node.module
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            # Such as the argument of importlib.import_module, or the start of an f-string.
+            name = node.value.removesuffix(".")
+            if MODULE_NAME.fullmatch(name) and exists(name):
+                yield name
 
 
-@pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_run_downwards(path):
-    part = _part(path)
+def exists(name):
+    path = ROOT.joinpath(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def relative(path):
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", modules(), ids=relative)
+def test_imports_point_down_the_layers(path):
+    part = part_of(path)
     if part in ("__init__", "__main__"):
         return
-    for name in _imports(path, top_level_only=False):
+    for name in imports(path):
         if name.startswith("textgen."):
             target = name.split(".")[1]
-            assert target in ORDER, f"{path} imports {name}, which has no layer"
+            assert target in ORDER, f"{path} imports {name}, which is in no layer"
             assert ORDER.index(target) <= ORDER.index(part), f"{path} imports {name}: upwards"
+
+
+def test_every_package_is_in_a_layer():
+    parts = {part_of(path) for path in modules()} - {"__init__", "__main__"}
+    assert parts == set(ORDER)
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "generation").rglob("*.py")), ids=relative)
+def test_imports_point_down_inside_generation(path):
+    part = part_of(path, PACKAGE / "generation")
+    if part == "__init__":
+        return
+    for name in imports(path):
+        if name.startswith("textgen.generation."):
+            assert GENERATION.index(name.split(".")[2]) <= GENERATION.index(part), name
+
+
+def test_a_module_named_by_a_string_counts_as_imported(tmp_path):
+    path = tmp_path / "module.py"
+    path.write_text('NAME = f"textgen.cli.{x}"\nimport_module("textgen.engines.registry")\n')
+    assert set(imports(path)) == {"textgen.engines.registry", "textgen.cli"}
+
+
+@pytest.mark.parametrize("path", modules(), ids=relative)
+def test_evaluation_does_not_import_generation(path):
+    if part_of(path) == "evaluation":
+        assert not any(name.startswith("textgen.generation") for name in imports(path))
 
 
 def test_training_and_generation_do_not_import_each_other():
     for part, other in (("training", "generation"), ("generation", "training")):
         for path in (PACKAGE / part).rglob("*.py"):
-            names = set(_imports(path, top_level_only=False))
+            names = set(imports(path))
             assert not any(name.startswith(f"textgen.{other}") for name in names), path
 
 
-@pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", modules(), ids=relative)
 def test_tensorflow_is_imported_where_it_may_be(path):
-    names = {name.split(".")[0] for name in _imports(path, top_level_only=True)}
-    allowed = _part(path) in MAY_IMPORT_TENSORFLOW or path == PACKAGE / "cli" / "progress.py"
+    names = {name.split(".")[0] for name in imports(path, top_level_only=True)}
+    allowed = part_of(path) in MAY_IMPORT_TENSORFLOW or path == PACKAGE / "cli" / "progress.py"
     assert allowed or not names & TENSORFLOW
 
 
-@pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", modules(), ids=relative)
 def test_only_the_command_line_prints(path):
     calls = [n for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.Call)]
     prints = [c for c in calls if isinstance(c.func, ast.Name) and c.func.id == "print"]
-    assert not prints or _part(path) == "cli"
+    assert not prints or part_of(path) == "cli"
 
 
-def _imported_by(code):
+def imported_by(code):
     """Run `code` in a process of its own; return the heavy packages it imported."""
     report = f"import sys; print('\\nheavy:', *({TENSORFLOW!r} & set(sys.modules)))"
     script = f"{code}\n{report}"
@@ -93,8 +152,8 @@ def _imported_by(code):
 
 
 def test_importing_the_package_imports_no_tensorflow():
-    assert _imported_by("import textgen, textgen.bundle, textgen.cli.generate") == []
-    assert "tensorflow" in _imported_by("import textgen; textgen.train")
+    assert imported_by("import textgen, textgen.bundle, textgen.cli.generate") == []
+    assert "tensorflow" in imported_by("import textgen; textgen.train")
 
 
 @pytest.mark.parametrize("command", ["train", "generate", "score", "info", "doctor"])
@@ -106,7 +165,7 @@ try:
 except SystemExit:
     pass
 """
-    assert _imported_by(code) == []
+    assert imported_by(code) == []
 
 
 def test_generating_and_scoring_on_a_cpu_import_no_tensorflow(tiny_run):
@@ -116,7 +175,7 @@ run = {str(tiny_run.path)!r}
 assert main(["generate", run, "--max-new-tokens", "20", "--engine", "auto"], prog="t") == 0
 assert main(["score", run, "--split", "validation"], prog="t") == 0
 """
-    assert _imported_by(code) == []
+    assert imported_by(code) == []
 
 
 def test_public_names_are_sorted_documented_and_real():
@@ -129,7 +188,7 @@ def test_public_names_are_sorted_documented_and_real():
 
 
 def test_every_module_says_what_it_is():
-    for path in _modules():
+    for path in modules():
         assert ast.get_docstring(ast.parse(path.read_text("utf-8"))), path
 
 
