@@ -10,8 +10,7 @@ LOCK = $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.1
 	--generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(LOCK_FLAGS)
 
 # What the oldest and the other interpreters run: every engine, sampler and tokenizer, one training.
-QUICK_TESTS = tests/sampling tests/tokenizers tests/engines tests/generation/test_stopping.py \
-	tests/training/test_trainer.py
+QUICK_TESTS = tests/sampling tests/tokenizers tests/engines tests/generation tests/cli/test_cli.py
 QUICK_FLAGS =
 OTHER_PYTHONS ?= 3.12 3.13
 
@@ -63,8 +62,8 @@ lock: $(VENV)/.installed-dev  ## update the lock files; LOCK_FLAGS=--upgrade tak
 test-lowest: $(VENV)/.installed-dev  ## run the quick tests with the lowest versions allowed
 	UV_PYTHON_DOWNLOADS=never $(UV) venv --quiet --clear --python 3.11 .venv-lowest
 	VIRTUAL_ENV=.venv-lowest $(UV) pip install --quiet --resolution lowest-direct \
-		-r pyproject.toml --extra all --group build --group test
-	VIRTUAL_ENV=.venv-lowest $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+		-r pyproject.toml --extra all --group test
+	VIRTUAL_ENV=.venv-lowest $(UV) pip install --quiet --no-deps --editable .
 	.venv-lowest/bin/python -m pytest $(QUICK_FLAGS) $(QUICK_TESTS)
 
 test-pythons: $(VENV)/.installed-dev  ## run the quick tests on the other interpreters that are installed
