@@ -9,10 +9,12 @@ file cannot fill the memory. This module does NOT know what the files mean.
 
 import hashlib
 import json
+import logging
 import os
 import stat
 import tempfile
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from textgen.errors import RunError
 
 MAX_JSON_BYTES = 64 * 2**20
 
+_log = logging.getLogger("textgen")
 _REMEDY = "Restore it from a copy."
 _MAX_REASON_LENGTH = 300
 _KINDS = {
@@ -61,6 +64,17 @@ def write_json_atomically(path: Path, values: Any) -> None:
     """Replace the file at `path` with `values` as indented JSON."""
     text = json.dumps(values, indent=2, ensure_ascii=False)
     write_atomically(path, (text + "\n").encode())
+
+
+def write_if_possible(path: Path, content: bytes) -> None:
+    """Replace the file at `path` with `content`, or log once that the file cannot be written.
+
+    For results that can be computed again, so that a read-only run directory can be used.
+    """
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        _note_unwritable(path, error.strerror or str(error))
 
 
 def read_regular_file(path: Path, *, max_bytes: int, missing: str, remedy: str = _REMEDY) -> bytes:
@@ -107,14 +121,20 @@ def read_json_object(path: Path, *, missing: str, remedy: str = _REMEDY) -> dict
     """
     content = read_regular_file(path, max_bytes=MAX_JSON_BYTES, missing=missing, remedy=remedy)
     try:
-        values = json.loads(content.decode(), object_pairs_hook=_without_duplicates)
-    except RecursionError as error:
-        raise damaged_file(path, "it is nested too deeply", remedy) from error
-    # Also the error of a number with more than 4,300 digits.
+        return parse_json_object(content)
     except ValueError as error:
         raise damaged_file(path, error, remedy) from error
+
+
+def parse_json_object(content: bytes) -> dict[str, Any]:
+    """Return the object that a JSON text contains; raises `ValueError` if it is anything else."""
+    try:
+        # Raises ValueError for a number with more than 4,300 digits as well.
+        values = json.loads(content.decode(), object_pairs_hook=_without_duplicates)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     if not isinstance(values, dict):
-        raise damaged_file(path, "it must contain a JSON object", remedy)
+        raise ValueError("it must contain a JSON object")
     return values
 
 
@@ -195,6 +215,11 @@ def safetensors_metadata(data: bytes) -> dict[str, str]:
 
 
 _BINARY: int = getattr(os, "O_BINARY", 0)
+
+
+@cache
+def _note_unwritable(path: Path, reason: str) -> None:
+    _log.warning("%s cannot be written (%s). Its content is used, but not stored.", path, reason)
 
 
 def _require_regular(path: Path, missing: str, remedy: str) -> None:
