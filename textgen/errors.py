@@ -8,7 +8,7 @@ TextgenError
 ├── RunError           a run directory is missing, incomplete, damaged or not a run
 ├── TrainingError      training cannot continue
 ├── DeviceError        the hardware or an installed library lacks what was requested
-└── DependencyError    an optional package is not installed
+└── DependencyError    an optional package is not installed, or is too old
 ```
 
 A message says what was expected, what was received, and what to do about it. The command line
@@ -45,4 +45,4 @@ class DeviceError(TextgenError):
 
 
 class DependencyError(TextgenError):
-    """An optional package is not installed."""
+    """An optional package is not installed, or is too old."""

@@ -1,4 +1,4 @@
-"""Properties of the subword tokenizer."""
+"""The subword tokenizer."""
 
 import subprocess
 import sys
@@ -10,14 +10,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from textgen.errors import TokenizerError
+from textgen.errors import ConfigError, DependencyError, TokenizerError
+from textgen.tokenizers import subword
 from textgen.tokenizers.subword import SubwordTokenizer, train_subwords
 
 REPOSITORY = Path(__file__).parents[2]
-DATA = REPOSITORY.parent / "shared" / "data"
 
-LESSON = topics["lambda"] + topics["assert"] + topics["while"] + "\tthe end\n"
+TRAINING_TEXT = topics["lambda"] + topics["assert"] + topics["while"] + "\tthe end\n"
 NO_SPACES = "春眠不覺曉\n處處聞啼鳥\n夜來風雨聲\n花落知多少\n" * 4
+
+
+class TrainerCalled(Exception):
+    """The trainer was called."""
+
+
+def call_trainer(*arguments):
+    raise TrainerCalled
+
 
 SPECIAL = "▁▅ \t\n\r\0\x1b\x85\u2028\ufeff\ufffd\U0010ffff"
 TEXTS = st.text(st.one_of(st.sampled_from(SPECIAL), st.characters(exclude_categories=["Cs"])))
@@ -25,7 +34,7 @@ TEXTS = st.text(st.one_of(st.sampled_from(SPECIAL), st.characters(exclude_catego
 
 @pytest.fixture(
     scope="module",
-    params=[("bpe", LESSON, 400), ("unigram", LESSON, 400), ("bpe", NO_SPACES, 300)],
+    params=[("bpe", TRAINING_TEXT, 400), ("unigram", TRAINING_TEXT, 400), ("bpe", NO_SPACES, 300)],
     ids=["bpe", "unigram", "no-spaces"],
 )
 def tokenizer(request):
@@ -35,7 +44,7 @@ def tokenizer(request):
 
 @settings(deadline=None, max_examples=150)
 @given(text=TEXTS)
-def test_decoding_gives_back_any_text(tokenizer, text):
+def test_decoding_inverts_encoding(tokenizer, text):
     token_ids = tokenizer.encode(text)
     assert token_ids.dtype == np.int32
     assert tokenizer.decode(token_ids) == text
@@ -59,13 +68,13 @@ def test_decoding_gives_back_any_text(tokenizer, text):
         "▅",
     ],
 )
-def test_hard_texts_come_back(tokenizer, text):
+def test_difficult_texts_are_decoded_unchanged(tokenizer, text):
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 @settings(deadline=None, max_examples=60)
 @given(lines=st.lists(TEXTS, max_size=5))
-def test_chunks_cut_at_newlines_encode_as_the_whole(tokenizer, lines):
+def test_chunks_that_end_at_newlines_encode_as_the_whole(tokenizer, lines):
     chunks = [line + "\n" for line in lines]
     apart = [i for chunk in chunks for i in tokenizer.encode(chunk).tolist()]
     assert tokenizer.encode("".join(chunks)).tolist() == apart
@@ -89,7 +98,7 @@ def test_streaming_any_ids_equals_decoding_them(tokenizer, token_ids):
     assert streamed == tokenizer.decode(token_ids)
 
 
-def test_an_unfinished_character_is_flushed_once(tokenizer):
+def test_an_incomplete_character_is_flushed_once(tokenizer):
     token_ids = tokenizer.encode("😀")
     decoder = tokenizer.decoder()
     assert [decoder.feed(i) for i in token_ids[:-1]] == ["", "", ""]
@@ -108,32 +117,35 @@ def test_unk_is_banned_and_never_encoded(tokenizer):
 
 
 def test_subwords_are_shorter_than_bytes():
-    assert len(train_subwords(LESSON, 500, "bpe").encode(LESSON)) < len(LESSON) / 2
+    assert (
+        len(train_subwords(TRAINING_TEXT, 500, "bpe").encode(TRAINING_TEXT))
+        < len(TRAINING_TEXT) / 2
+    )
 
 
 def test_training_is_deterministic_and_fingerprints_differ():
-    bpe = train_subwords(LESSON, 400, "bpe")
-    assert bpe.files() == train_subwords(LESSON, 400, "bpe").files()
-    unigram = train_subwords(LESSON, 400, "unigram")
-    smaller = train_subwords(LESSON, 399, "bpe")
+    bpe = train_subwords(TRAINING_TEXT, 400, "bpe")
+    assert bpe.files() == train_subwords(TRAINING_TEXT, 400, "bpe").files()
+    unigram = train_subwords(TRAINING_TEXT, 400, "unigram")
+    smaller = train_subwords(TRAINING_TEXT, 399, "bpe")
     assert len({t.fingerprint() for t in (bpe, unigram, smaller)}) == 3
 
 
-def test_no_line_is_too_long_to_be_learnt_from():
+def test_no_line_is_too_long_to_be_learned_from():
     long_line = "".join(f"word{i % 7} " for i in range(2_000))
     assert len(train_subwords(long_line, 278, "bpe").encode("word5 word6 ")) < 12
 
 
 @pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
-def test_too_large_a_vocabulary_is_lowered_to_what_the_text_has(algorithm):
-    largest = train_subwords(LESSON, 4000, algorithm).vocab_size
+def test_a_vocabulary_larger_than_the_text_allows_is_lowered(algorithm):
+    largest = train_subwords(TRAINING_TEXT, 4000, algorithm).vocab_size
     assert 260 < largest < 4000
-    assert train_subwords(LESSON, largest + 1, algorithm).vocab_size == largest
+    assert train_subwords(TRAINING_TEXT, largest + 1, algorithm).vocab_size == largest
 
 
 @pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
 @pytest.mark.parametrize("vocab_size", [262, 300, 400])
-def test_more_characters_than_room_write_the_rare_ones_in_bytes(algorithm, vocab_size):
+def test_rare_characters_are_bytes_if_there_are_more_characters_than_pieces(algorithm, vocab_size):
     many = "".join(chr(0x4E00 + i) * (1 + 600 // (i + 1)) for i in range(500))
     tokenizer = train_subwords(many, vocab_size, algorithm)
     assert tokenizer.vocab_size <= vocab_size
@@ -142,9 +154,57 @@ def test_more_characters_than_room_write_the_rare_ones_in_bytes(algorithm, vocab
     assert len(tokenizer.encode(frequent)) < len(tokenizer.encode(rare)) == 3
 
 
-def test_a_text_with_nothing_to_learn_is_refused():
+def test_a_text_of_empty_lines_is_refused():
     with pytest.raises(TokenizerError, match="not empty"):
         train_subwords("\n▁\n", 300, "bpe")
+
+
+@pytest.mark.parametrize("version", ["0.2.1", "0.2.2", "0.1.99.post1"])
+@pytest.mark.parametrize(
+    "text", [NO_SPACES, "a b\n" + "c" * 65_536], ids=["no-spaces", "long-word"]
+)
+def test_a_text_that_an_old_sentencepiece_aborts_on_is_refused(text, version, monkeypatch):
+    monkeypatch.setattr(subword, "installed_version", {"sentencepiece": version}.get)
+    monkeypatch.setattr(subword, "_run_trainer", call_trainer)
+    with pytest.raises(DependencyError, match=rf"at least 0\.2\.3.*Received: {version}.*textgen\["):
+        train_subwords(text, 300, "bpe")
+
+
+@pytest.mark.parametrize(
+    ("text", "algorithm", "version"),
+    [
+        (TRAINING_TEXT, "bpe", "0.2.1"),
+        ("a b\n" + "c" * 65_535 + " d", "bpe", "0.2.1"),
+        (NO_SPACES, "unigram", "0.2.1"),
+        (NO_SPACES, "bpe", "0.2.3"),
+        (NO_SPACES, "bpe", "0.10.0"),
+        (NO_SPACES, "bpe", "1.0"),
+    ],
+)
+def test_all_other_texts_reach_the_trainer(text, algorithm, version, monkeypatch):
+    monkeypatch.setattr(subword, "installed_version", {"sentencepiece": version}.get)
+    monkeypatch.setattr(subword, "_run_trainer", call_trainer)
+    with pytest.raises(TrainerCalled):
+        train_subwords(text, 300, algorithm)
+
+
+def test_wrong_types_and_settings_are_refused(tokenizer):
+    for call in (
+        lambda: tokenizer.encode(5),
+        lambda: tokenizer.decode("abc"),
+        lambda: tokenizer.decode([[1]]),
+        lambda: train_subwords(5, 300, "bpe"),
+    ):
+        with pytest.raises(TokenizerError, match=r"must be .*Received: "):
+            call()
+    for call in (
+        lambda: tokenizer.encode("a", "ignore"),
+        lambda: train_subwords(TRAINING_TEXT, 259, "bpe"),
+        lambda: train_subwords(TRAINING_TEXT, "300", "bpe"),
+        lambda: train_subwords(TRAINING_TEXT, 300, "word"),
+    ):
+        with pytest.raises(ConfigError, match=r"must be .*Received: "):
+            call()
 
 
 def test_a_lone_surrogate_is_refused_skipped_or_replaced(tokenizer):
@@ -160,17 +220,18 @@ def test_an_id_outside_the_vocabulary_is_refused(tokenizer):
             tokenizer.decode([token_id])
 
 
-def test_a_model_that_is_none_is_refused():
+def test_other_bytes_are_not_a_model():
     for model in (b"", b"not a model"):
         with pytest.raises(TokenizerError):
             SubwordTokenizer(model, "bpe")
 
 
-def test_chinese_poems_come_back():
-    path = DATA / "tang_poems" / "poems.txt"
-    if not path.exists():
-        pytest.skip(f"needs {path.name} of the shared test data")
-    text = path.read_text("utf-8")[:60_000]
+def test_a_text_of_thousands_of_characters_without_spaces_is_shorter_in_tokens():
+    # Lines of seven characters whose frequencies fall like 1 / rank, as in Chinese poems.
+    ranks = np.arange(1, 4001)
+    probs = 1 / ranks / (1 / ranks).sum()
+    codes = 0x4E00 + np.random.default_rng(0).choice(4000, (8_000, 7), p=probs)
+    text = "".join("".join(map(chr, line)) + "\n" for line in codes.tolist())
     tokenizer = train_subwords(text, 5_000, "unigram")
     token_ids = tokenizer.encode(text)
     assert tokenizer.decode(token_ids) == text

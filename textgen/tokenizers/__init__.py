@@ -1,7 +1,7 @@
-"""Text to token ids and back. This package knows nothing of logits, models or files of text.
+"""Text to token ids and back. This package does NOT know logits, models or text files.
 
-Two tokenizers share one protocol: `char`, one token a character, and `subword`,
-SentencePiece pieces with byte fallback, lossless for any text.
+Two kinds of tokenizers implement one protocol: `char`, one token per character, and `subword`,
+SentencePiece pieces with byte fallback, lossless for every text.
 """
 
 from textgen.tokenizers.base import TextDecoder, Tokenizer

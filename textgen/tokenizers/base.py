@@ -1,17 +1,18 @@
-"""What a tokenizer is: the protocol that every kind of tokenizer keeps.
+"""The tokenizer protocol, and the parts that all kinds of tokenizers share.
 
-Also what all kinds share on disk: the header file and the fingerprint. How a
-kind finds its vocabulary, and where its folder lies, is not known here.
+These are the checks of arguments, the header file and the fingerprint. This module does NOT know
+how a tokenizer finds its vocabulary, or where its folder is.
 """
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from textgen.config import UnknownPolicy
+from textgen.arrays import Int64Array, IntArray, TokenIds
+from textgen.config import TokenizerConfig, UnknownPolicy, check_setting
 from textgen.errors import TokenizerError
 
 HEADER_FILE = "tokenizer.json"
@@ -19,13 +20,13 @@ SCHEMA_VERSION = 1
 
 
 class TextDecoder(Protocol):
-    """Turns the tokens of one stream into text, a token at a time."""
+    """Decodes one stream of tokens, one token at a time."""
 
     def feed(self, token_id: int) -> str:
         """Return the characters that `token_id` completes; may be empty."""
 
     def flush(self) -> str:
-        """Return what an unfinished character left behind, as U+FFFD."""
+        """Return U+FFFD if the last character is incomplete, else nothing."""
 
 
 class Tokenizer(Protocol):
@@ -34,9 +35,9 @@ class Tokenizer(Protocol):
     Attributes:
         kind: `"char"` or `"subword"`.
         vocab_size: Number of token ids.
-        banned_ids: Ids that must never be generated (UNK, where there is one).
-        start_id: The id that stands for "a text begins here": what an empty
-            prompt and the first token of a scored text are predicted from.
+        banned_ids: Ids that must never be generated: UNK, if there is one.
+        start_id: The id that marks the start of a text. It replaces an empty prompt, and the
+            first token of a scored text is predicted from it.
     """
 
     kind: str
@@ -44,36 +45,48 @@ class Tokenizer(Protocol):
     banned_ids: tuple[int, ...]
     start_id: int
 
-    def encode(self, text: str, unknown: UnknownPolicy = "error") -> NDArray[np.int32]:
+    def encode(self, text: str, unknown: UnknownPolicy = "error") -> TokenIds:
         """Return the ids of `text`.
 
         Args:
             text: Any text.
-            unknown: `"error"` refuses a character outside the vocabulary, `"skip"`
-                leaves it out, `"unk"` puts the UNK id in its place.
+            unknown: What to do with a character outside the vocabulary: `"error"` raises,
+                `"skip"` leaves it out, `"unk"` replaces it with the UNK id.
 
         Returns:
             `[time]`.
 
         Raises:
-            TokenizerError: A character is unknown under `"error"`, or `"unk"` was
-                asked of a tokenizer that has no UNK.
+            TokenizerError: `text` is not a text, a character is unknown under `"error"`, or
+                the tokenizer has no UNK under `"unk"`.
+            ConfigError: `unknown` is none of the three.
         """
 
-    def decode(self, token_ids: NDArray[np.integer] | list[int]) -> str:
-        """Return the text of `token_ids`; the inverse of `encode`."""
+    def decode(self, token_ids: IntArray | Sequence[int]) -> str:
+        """Return the text of `token_ids`; the inverse of `encode`.
+
+        Args:
+            token_ids: `[time]`, any integer dtype.
+
+        Returns:
+            The text; UNK becomes U+FFFD.
+
+        Raises:
+            TokenizerError: `token_ids` are not integers in one axis, or one is outside the
+                vocabulary.
+        """
 
     def decoder(self) -> TextDecoder:
-        """Return a fresh decoder for one stream of tokens."""
+        """Return a new decoder for one stream of tokens."""
 
     def pieces(self) -> tuple[bytes, ...]:
-        """Return what each id stands for, in UTF-8; a byte piece is part of a character."""
+        """Return the UTF-8 bytes of each id; a byte piece is a part of a character."""
 
     def files(self) -> dict[str, bytes]:
-        """Return what a `tokenizer/` folder holds: file name to content."""
+        """Return the files of a `tokenizer/` folder: name to content."""
 
     def fingerprint(self) -> str:
-        """Return the sha256 over `files()`; weights remember whose they are by it."""
+        """Return the sha256 of `files()`, which is stored with the weights of a model."""
 
 
 def header_file(kind: str, values: dict[str, Any]) -> bytes:
@@ -83,39 +96,84 @@ def header_file(kind: str, values: dict[str, Any]) -> bytes:
 
 
 def fingerprint_files(files: dict[str, bytes]) -> str:
-    """Return the sha256 over names and contents, in the order of the names.
+    """Return the sha256 of names and contents, in the order of the names.
 
     Args:
-        files: File name to content, as `Tokenizer.files` gives them.
+        files: File name to content, as `Tokenizer.files` returns them.
 
     Returns:
         64 hexadecimal digits.
     """
     digest = hashlib.sha256()
     for name in sorted(files):
-        # Lengths go in as well: no two different sets of files can run together to one.
+        # The lengths keep different sets of files from being hashed as the same bytes.
         digest.update(f"{name}\0{len(files[name])}\0".encode())
         digest.update(files[name])
     return digest.hexdigest()
 
 
-def checked_ids(token_ids: NDArray[np.integer] | list[int], vocab_size: int) -> NDArray[np.int64]:
-    """Return `token_ids` as an array, once all are known to be in the vocabulary.
+def check_text(text: object, name: str = "text") -> None:
+    """Raise unless an argument is a text.
 
     Args:
-        token_ids: `[time]`, what is to be decoded.
-        vocab_size: One more than the largest id allowed.
+        text: The argument.
+        name: Its name, for the message.
+
+    Raises:
+        TokenizerError: It is not a `str`.
+    """
+    if not isinstance(text, str):
+        raise TokenizerError(f"`{name}` must be a text. Received: {describe_value(text)}.")
+
+
+def check_encoding(text: object, unknown: object) -> None:
+    """Raise unless the arguments of `encode` have their types.
+
+    Args:
+        text: The first argument.
+        unknown: The second argument.
+
+    Raises:
+        TokenizerError: `text` is not a `str`.
+        ConfigError: `unknown` is not a policy.
+    """
+    check_text(text)
+    check_setting(TokenizerConfig, "unknown", unknown)
+
+
+def check_token_ids(token_ids: IntArray | Sequence[int], vocab_size: int) -> Int64Array:
+    """Return token ids as an array, after checking them.
+
+    Args:
+        token_ids: `[time]`, the argument of `decode`.
+        vocab_size: One more than the largest accepted id.
 
     Returns:
         `[time]`.
 
     Raises:
-        TokenizerError: An id lies outside the vocabulary.
+        TokenizerError: The ids are not integers in one axis, or one is outside the vocabulary.
     """
-    ids = np.asarray(token_ids, np.int64)
-    if ids.size and (ids.min() < 0 or ids.max() >= vocab_size):
+    try:
+        received = np.asarray(token_ids)
+    except ValueError:  # A list of lists of different lengths.
+        received = np.array(None)
+    # An empty list becomes a float64 array.
+    if received.ndim != 1 or (received.size and received.dtype.kind not in "iu"):
         raise TokenizerError(
-            f"A token id must lie in [0, {vocab_size}). Received: {ids.min()} to {ids.max()}. "
-            "Decode with the tokenizer that encoded."
+            "`token_ids` must be integers in one axis. "
+            f"Received: {describe_value(token_ids)}. Pass a list of ids, or one row of a batch."
         )
-    return ids
+    if received.size and (received.min() < 0 or received.max() >= vocab_size):
+        raise TokenizerError(
+            f"A token id must be in [0, {vocab_size}). "
+            f"Received: {received.min()} to {received.max()}. "
+            "Decode with the tokenizer that encoded the text."
+        )
+    return received.astype(np.int64)
+
+
+def describe_value(value: object) -> str:
+    """Return the type and the beginning of a value in one line, for a message."""
+    words = " ".join(repr(value).split())
+    return f"{words if len(words) <= 60 else words[:59] + '…'} ({type(value).__name__})"

@@ -1,41 +1,49 @@
-"""One token a character: the alphabet is whatever characters the corpus has.
+"""Character tokenizer: one token per code point that the corpus contains.
 
-It knows code points and nothing above them: an accent written apart from its
-letter is a token of its own. It does not know where the corpus came from.
+A combining accent is a token of its own. This module does NOT know where the corpus came from.
 """
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from textgen.config import UnknownPolicy
+from textgen.arrays import BoolArray, IntArray, TokenIds
+from textgen.config import UnknownPolicy, convert, require
 from textgen.errors import TokenizerError
-from textgen.tokenizers.base import HEADER_FILE, checked_ids, fingerprint_files, header_file
+from textgen.tokenizers.base import (
+    HEADER_FILE,
+    check_encoding,
+    check_text,
+    check_token_ids,
+    fingerprint_files,
+    header_file,
+)
 
 _REPLACEMENT = 0xFFFD
 _NUM_CODE_POINTS = 0x110000
 
 
 class CharTokenizer:
-    """Characters to ids in the order of their code points; UNK, if any, is the last id.
+    """Characters to ids in the order of their code points; UNK, if there is one, is the last id.
 
     Args:
-        alphabet: The characters that have an id; order and repeats do not matter.
+        alphabet: The characters that have an id, in any order; repeats are ignored.
         unk: Whether there is an UNK id for all other characters.
 
     Raises:
-        TokenizerError: The alphabet is empty or has a surrogate, which is half a
-            character and cannot be stored as UTF-8.
+        TokenizerError: The alphabet is not a text, is empty, or contains a surrogate, which is
+            half a character and cannot be stored as UTF-8.
     """
 
     kind = "char"
 
     def __init__(self, alphabet: str, unk: bool = False) -> None:
+        _check_alphabet(alphabet)
         self.alphabet = "".join(sorted(set(alphabet)))
         self.unk_id = len(self.alphabet) if unk else None
-        self._check_alphabet()
-        codes = _code_points(self.alphabet)
+        codes = code_points(self.alphabet)
         self._ids = np.full(_NUM_CODE_POINTS, -1, np.int32)
         self._ids[codes] = np.arange(len(codes), dtype=np.int32)
         self._codes = np.append(codes, np.array([_REPLACEMENT] if unk else [], np.uint32))
@@ -45,25 +53,31 @@ class CharTokenizer:
 
     @classmethod
     def from_text(cls, text: str, min_count: int | None = None) -> Self:
-        """Return the tokenizer whose alphabet is the characters of `text`.
+        """Return the tokenizer with the characters of `text` as its alphabet.
 
         Args:
             text: The whole corpus.
             min_count: Characters seen fewer times become UNK; None: there is no UNK.
 
         Returns:
-            The tokenizer; it has an UNK exactly when `min_count` is given.
+            The tokenizer; it has an UNK if and only if `min_count` is given.
 
         Raises:
-            TokenizerError: No character of `text` is seen often enough.
+            TokenizerError: `text` is not a text, or has no character that is frequent enough.
+            ConfigError: `min_count` is not a positive integer.
         """
-        counts = np.bincount(_code_points(text), minlength=1)
-        kept = np.flatnonzero(counts >= (min_count or 1))
+        check_text(text)
+        convert(min_count, int | None, "min_count")
+        threshold = 1 if min_count is None else min_count
+        require(threshold >= 1, "min_count", "at least 1", min_count)
+        counts = np.bincount(code_points(text), minlength=1)
+        kept = np.flatnonzero(counts >= threshold)
         if not len(kept):
+            times = "once" if threshold == 1 else f"{threshold} times"
             raise TokenizerError(
-                f"The alphabet needs a character that is seen at least {min_count or 1} times. "
-                f"Received: a text of {len(text):,} characters that has none. "
-                "Lower --min-count, or give a longer corpus."
+                f"The text must have a character that is seen at least {times}. "
+                f"Received: {len(text):,} characters without one. "
+                "Lower `min_count`, or provide a longer corpus."
             )
         return cls("".join(map(chr, kept.tolist())), unk=min_count is not None)
 
@@ -75,36 +89,38 @@ class CharTokenizer:
             header: The parsed file.
 
         Returns:
-            The tokenizer whose `files` wrote it.
+            The tokenizer with these `files`.
 
         Raises:
-            TokenizerError: The alphabet is not one that `files` can have written.
+            TokenizerError: `files` cannot have written this alphabet.
         """
-        tokenizer = cls(str(header["alphabet"]), bool(header["unk"]))
+        tokenizer = cls(header["alphabet"], bool(header["unk"]))
         if tokenizer.alphabet != header["alphabet"]:
             raise TokenizerError("The alphabet is not sorted, or has a character twice.")
         return tokenizer
 
-    def encode(self, text: str, unknown: UnknownPolicy = "error") -> NDArray[np.int32]:
-        """Return the ids of `text`, as `Tokenizer.encode` says.
+    def encode(self, text: str, unknown: UnknownPolicy = "error") -> TokenIds:
+        """Return the ids of `text`, as specified by `Tokenizer.encode`.
 
         Args:
             text: Any text.
             unknown: What to do with a character outside the alphabet.
 
         Returns:
-            `[time]`, one id a character; fewer under `"skip"`.
+            `[time]`, one id per character; fewer under `"skip"`.
 
         Raises:
-            TokenizerError: A character is unknown under `"error"`, or `"unk"` was
-                asked of an alphabet without UNK.
+            TokenizerError: `text` is not a text, a character is unknown under `"error"`, or the
+                alphabet has no UNK under `"unk"`.
+            ConfigError: `unknown` is not a policy.
         """
+        check_encoding(text, unknown)
         if unknown == "unk" and self.unk_id is None:
             raise TokenizerError(
-                "`unknown=unk` needs an alphabet with an UNK token. Received: one without. "
-                "Train with --min-count 2, or pass --unknown skip."
+                "`unknown` = unk needs an alphabet with an UNK token. Received: one without. "
+                "Set `unknown` to skip, or train with `min_count` = 2."
             )
-        token_ids: NDArray[np.int32] = self._ids[_code_points(text)]
+        token_ids: TokenIds = self._ids[code_points(text)]
         is_unknown = token_ids < 0
         if not is_unknown.any():
             return token_ids
@@ -114,23 +130,24 @@ class CharTokenizer:
             return token_ids[~is_unknown]
         return np.where(is_unknown, np.int32(self.vocab_size - 1), token_ids)
 
-    def decode(self, token_ids: NDArray[np.integer] | list[int]) -> str:
+    def decode(self, token_ids: IntArray | Sequence[int]) -> str:
         """Return the text of `token_ids`.
 
         Args:
-            token_ids: `[time]`.
+            token_ids: `[time]`, any integer dtype.
 
         Returns:
-            One character an id; UNK becomes U+FFFD.
+            One character per id; UNK becomes U+FFFD.
 
         Raises:
-            TokenizerError: An id lies outside the vocabulary.
+            TokenizerError: `token_ids` are not integers in one axis, or one is outside the
+                vocabulary.
         """
-        ids = checked_ids(token_ids, self.vocab_size)
+        ids = check_token_ids(token_ids, self.vocab_size)
         return self._codes[ids].astype("<u4").tobytes().decode("utf-32-le")
 
     def decoder(self) -> "CharDecoder":
-        """Return a fresh decoder for one stream of tokens."""
+        """Return a new decoder for one stream of tokens."""
         return CharDecoder(self.decode(np.arange(self.vocab_size)))
 
     def pieces(self) -> tuple[bytes, ...]:
@@ -138,26 +155,17 @@ class CharTokenizer:
         return tuple(c.encode() for c in self.decode(np.arange(self.vocab_size)))
 
     def files(self) -> dict[str, bytes]:
-        """Return what a `tokenizer/` folder holds: file name to content."""
+        """Return the files of a `tokenizer/` folder: name to content."""
         values = {"alphabet": self.alphabet, "unk": self.unk_id is not None}
         return {HEADER_FILE: header_file(self.kind, values)}
 
     def fingerprint(self) -> str:
-        """Return the sha256 over `files()`."""
+        """Return the sha256 of `files()`."""
         return fingerprint_files(self.files())
-
-    def _check_alphabet(self) -> None:
-        surrogate = next((c for c in self.alphabet if 0xD800 <= ord(c) < 0xE000), None)
-        if surrogate is not None or not self.alphabet:
-            received = "none" if surrogate is None else f"the surrogate {_name(surrogate)}"
-            raise TokenizerError(
-                "An alphabet must have at least one character, and whole characters only. "
-                f"Received: {received}. Give a corpus that is valid UTF-8."
-            )
 
 
 class CharDecoder:
-    """A stream in which every token is one character.
+    """A decoder of streams in which every token is one character.
 
     Args:
         characters: The character of each id, in order.
@@ -171,25 +179,38 @@ class CharDecoder:
         return self._characters[token_id]
 
     def flush(self) -> str:
-        """Return nothing: no character is ever unfinished."""
+        """Return nothing: no character is ever incomplete."""
         return ""
 
 
-def _code_points(text: str) -> NDArray[np.uint32]:
-    # Surrogates pass, so that one reaches the error that names the unknown character.
+def code_points(text: str) -> NDArray[np.uint32]:
+    """Return the code points of a text, `[len(text)]`, lone surrogates included."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+
+
+def _check_alphabet(alphabet: object) -> None:
+    check_text(alphabet, "alphabet")
+    characters = str(alphabet)
+    surrogate = next((c for c in characters if 0xD800 <= ord(c) < 0xE000), None)
+    if surrogate is not None or not characters:
+        received = "no character" if surrogate is None else f"the surrogate {_name(surrogate)}"
+        raise TokenizerError(
+            "`alphabet` must have at least one character, and whole characters only. "
+            f"Received: {received}. Provide a corpus that is valid UTF-8."
+        )
 
 
 def _name(character: str) -> str:
     return f"{character!r} (U+{ord(character):04X})"
 
 
-def _unknown_message(text: str, is_unknown: NDArray[np.bool_]) -> str:
+def _unknown_message(text: str, is_unknown: BoolArray) -> str:
     position = int(is_unknown.argmax())
-    distinct = len(np.unique(_code_points(text)[is_unknown]))
+    distinct = len(np.unique(code_points(text)[is_unknown]))
     others = "the only unknown one" if distinct == 1 else f"1 of {distinct} different unknown ones"
     return (
-        f"The text must keep to the model's alphabet. Received: {_name(text[position])} at "
-        f"position {position}, {others}. Pass --unknown skip to leave such characters out, "
-        "or train on a text that has them."
+        "Every character must be in the model's alphabet. "
+        f"Received: {_name(text[position])} at position {position}, {others}. "
+        "Set `unknown` to skip, which leaves such characters out, "
+        "or train on a text that contains them."
     )

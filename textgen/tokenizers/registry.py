@@ -1,17 +1,29 @@
-"""Which kind of tokenizer to make, and which kind lies in a folder.
+"""The kinds of tokenizers: which one a configuration asks for, and which one a folder contains."""
 
-SentencePiece is imported only when a subword tokenizer is made or loaded, so that
-a character model starts without it.
-"""
-
-import json
+from os import PathLike
 from pathlib import Path
-from typing import Any
 
 from textgen.config import TokenizerConfig
 from textgen.errors import RunError, TokenizerError
-from textgen.tokenizers.base import HEADER_FILE, SCHEMA_VERSION, Tokenizer
+from textgen.storage import (
+    damaged_file,
+    read_json_object,
+    read_regular_file,
+    require_known_schema,
+)
+from textgen.tokenizers.base import (
+    HEADER_FILE,
+    SCHEMA_VERSION,
+    Tokenizer,
+    check_text,
+    describe_value,
+)
 from textgen.tokenizers.char import CharTokenizer
+from textgen.tokenizers.subword import MODEL_FILE, SubwordTokenizer, train_subwords
+
+_REMEDY = "Copy the whole folder of the run again."
+# Enough for millions of pieces.
+_MAX_MODEL_BYTES = 64 * 2**20
 
 
 def build_tokenizer(config: TokenizerConfig, training_text: str, alphabet_text: str) -> Tokenizer:
@@ -19,25 +31,26 @@ def build_tokenizer(config: TokenizerConfig, training_text: str, alphabet_text: 
 
     Args:
         config: Its kind and size.
-        training_text: What subwords are learned from.
-        alphabet_text: What the character alphabet, and the counts for
-            `min_count`, are taken from: the whole corpus, as nanoGPT does it.
+        training_text: The text that subwords are learned from.
+        alphabet_text: The text that the alphabet of a character tokenizer and the counts for
+            `min_count` are taken from: the whole corpus, as in nanoGPT.
 
     Returns:
         A `CharTokenizer` or a `SubwordTokenizer`.
 
     Raises:
-        TokenizerError: There is nothing to build a vocabulary from.
+        TokenizerError: An argument is not a text, or no vocabulary can be built from it.
+        DependencyError: SentencePiece is needed and not installed, or too old.
     """
+    check_text(training_text, "training_text")
+    check_text(alphabet_text, "alphabet_text")
     if config.tokenizer == "char":
         return CharTokenizer.from_text(alphabet_text, config.min_count)
-    from textgen.tokenizers.subword import train_subwords
-
     return train_subwords(training_text, config.vocab_size, config.subword_algorithm)
 
 
-def load_tokenizer(folder: Path) -> Tokenizer:
-    """Return the tokenizer whose `files()` lie in `folder`.
+def load_tokenizer(folder: str | PathLike[str]) -> Tokenizer:
+    """Load the tokenizer whose `files()` are in a folder.
 
     Args:
         folder: The `tokenizer/` folder of a run directory.
@@ -46,58 +59,38 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         A tokenizer with the fingerprint of the one that was saved.
 
     Raises:
-        RunError: A file is missing or damaged, the kind is unknown, or the schema
-            is newer than this program.
+        RunError: A file is missing or damaged, the kind is unknown, or the files were written by
+            a newer program.
+        TokenizerError: `folder` is not a path.
+        DependencyError: SentencePiece is needed and not installed.
     """
-    header = _read_header(folder)
+    if not isinstance(folder, str | PathLike):
+        raise TokenizerError(f"`folder` must be a path. Received: {describe_value(folder)}.")
+    path = Path(folder) / HEADER_FILE
+    header = read_json_object(path, missing=_missing(path), remedy=_REMEDY)
+    require_known_schema(path, header.get("schema_version"), SCHEMA_VERSION)
     kind = header.get("kind")
     try:
         if kind == "char":
             return CharTokenizer.from_header(header)
         if kind == "subword":
-            return _load_subword(folder, header)
-    except (KeyError, TokenizerError) as error:
-        raise _damaged(folder, error) from error
+            return SubwordTokenizer(_read_model(path.parent), str(header["algorithm"]))
+    except KeyError as error:
+        raise damaged_file(path, f"it lacks {error}", _REMEDY) from error
+    except TokenizerError as error:
+        raise damaged_file(path.parent, error, _REMEDY) from error
     raise RunError(
-        f"The tokenizer in {str(folder)!r} must be of the kind char or subword. "
-        f"Received: {kind!r}. Copy the folder of the run again, or upgrade textgen."
+        f"The kind of the tokenizer in {path} must be char or subword. Received: {kind!r}. "
+        f"{_REMEDY[:-1]}, or upgrade textgen."
     )
 
 
-def _load_subword(folder: Path, header: dict[str, Any]) -> Tokenizer:
-    from textgen.tokenizers.subword import MODEL_FILE, SubwordTokenizer
-
-    return SubwordTokenizer(_read(folder / MODEL_FILE), str(header["algorithm"]))
-
-
-def _read_header(folder: Path) -> dict[str, Any]:
-    try:
-        header = json.loads(_read(folder / HEADER_FILE))
-    except ValueError as error:
-        raise _damaged(folder, error) from error
-    version = header.get("schema_version") if isinstance(header, dict) else None
-    if not isinstance(version, int):
-        raise _damaged(folder, "it has no schema_version")
-    if version > SCHEMA_VERSION:
-        raise RunError(
-            f"The schema_version of the tokenizer in {str(folder)!r} must be at most "
-            f"{SCHEMA_VERSION}. Received: {version}. A newer textgen wrote it: upgrade to read it."
-        )
-    return dict(header)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise RunError(
-            f"A tokenizer needs the file {str(path)!r}, which cannot be read: {error.strerror}. "
-            "Copy the whole folder of the run again."
-        ) from error
-
-
-def _damaged(folder: Path, reason: object) -> RunError:
-    return RunError(
-        f"The tokenizer in {str(folder)!r} is damaged: {reason}. "
-        "Copy the whole folder of the run again."
+def _read_model(folder: Path) -> bytes:
+    path = folder / MODEL_FILE
+    return read_regular_file(
+        path, max_bytes=_MAX_MODEL_BYTES, missing=_missing(path), remedy=_REMEDY
     )
+
+
+def _missing(path: Path) -> str:
+    return f"A tokenizer must have the file {path}, which does not exist. {_REMEDY}"

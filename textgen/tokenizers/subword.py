@@ -1,12 +1,13 @@
-"""SentencePiece subwords that give back any text exactly as it was.
+"""Subword tokenizer: SentencePiece with byte fallback, lossless for every text.
 
-SentencePiece writes a space as U+2581 inside its pieces, so a U+2581 of the text
-would come back as a space. The text is therefore cut at every newline and every
-U+2581: what lies between goes through SentencePiece, a newline is its own token,
-and U+2581 is written as its three byte pieces. Because no piece crosses a newline,
-encoding in chunks that end at newlines gives the ids of encoding the whole.
+SentencePiece represents a space as U+2581 in its pieces, so that a U+2581 of the text would be
+decoded as a space. A text is therefore split at every newline and every U+2581: SentencePiece
+encodes the segments between them, a newline is a token of its own, and U+2581 is encoded as its
+three byte pieces. No piece contains a newline, so that chunks that end at newlines have the same
+ids as the whole text.
 
-It knows nothing of characters that are rare: those become byte pieces.
+Rare characters have no piece and are encoded as bytes. SentencePiece is imported only by the
+functions that use it. This module does NOT know where the text came from.
 """
 
 import codecs
@@ -14,41 +15,63 @@ import io
 import logging
 import re
 from collections import Counter
+from collections.abc import Sequence
 from itertools import chain
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
-import sentencepiece
-from numpy.typing import NDArray
 
-from textgen.config import UnknownPolicy
-from textgen.errors import TokenizerError
-from textgen.tokenizers.base import HEADER_FILE, checked_ids, fingerprint_files, header_file
+from textgen.arrays import IntArray, TokenIds
+from textgen.config import (
+    SubwordAlgorithm,
+    TokenizerConfig,
+    UnknownPolicy,
+    check_setting,
+    convert,
+)
+from textgen.errors import DependencyError, TokenizerError
+from textgen.startup import require_extra
+from textgen.tokenizers.base import (
+    HEADER_FILE,
+    check_encoding,
+    check_text,
+    check_token_ids,
+    fingerprint_files,
+    header_file,
+)
+from textgen.version import installed_version
+
+if TYPE_CHECKING:
+    from sentencepiece import SentencePieceProcessor
 
 MODEL_FILE = "spm.model"
 
-# 256 bytes, UNK, the newline, the space
+# 256 bytes, UNK, the newline and the space.
 _RESERVED_PIECES = 259
-
-_log = logging.getLogger(__name__)
+_MIN_VERSION = (0, 2, 3)
+# Before version 0.2.3, the BPE trainer counts the characters of a word in 16 bits.
+_MAX_WORD_LENGTH = 65_535
 
 _SPACE_MARK = "\u2581"
 _CUT = re.compile(f"([\n{_SPACE_MARK}])")
-# SentencePiece refuses to learn from a line with U+2585, its own mark: cut there as well.
-_LESSON = re.compile(f"[\n\u2585{_SPACE_MARK}]")
+# The trainer rejects lines with U+2585, which it uses itself: they are split there as well.
+_TRAINING_CUT = re.compile(f"[\n\u2585{_SPACE_MARK}]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+_log = logging.getLogger(__name__)
 
 
 class SubwordTokenizer:
-    """Subwords with byte fallback: every text can be written, and read back unchanged.
+    """Subwords with byte fallback: every text is encoded, and decoded without a change.
 
     Args:
-        model: The serialised SentencePiece model, trained by `train_subwords`.
-        algorithm: `"bpe"` or `"unigram"`, kept for the reader of `tokenizer.json`.
+        model: A serialized SentencePiece model, trained by `train_subwords`.
+        algorithm: `"bpe"` or `"unigram"`, recorded in `tokenizer.json`.
 
     Raises:
-        TokenizerError: `model` is not a SentencePiece model, or lacks the newline
-            piece, the space piece or the byte pieces that make it lossless.
+        TokenizerError: `model` is not a SentencePiece model, or lacks the newline piece, the
+            space piece or the byte pieces that make it lossless.
+        DependencyError: SentencePiece is not installed.
     """
 
     kind = "subword"
@@ -65,44 +88,47 @@ class SubwordTokenizer:
         mark = [self._piece_id(f"<0x{byte:02X}>") for byte in _SPACE_MARK.encode()]
         self._cut_ids = {"\n": [self.start_id], _SPACE_MARK: mark}
 
-    def encode(self, text: str, unknown: UnknownPolicy = "error") -> NDArray[np.int32]:
-        """Return the ids of `text`, as `Tokenizer.encode` says.
+    def encode(self, text: str, unknown: UnknownPolicy = "error") -> TokenIds:
+        """Return the ids of `text`, as specified by `Tokenizer.encode`.
 
         Args:
             text: Any text.
-            unknown: What to do with a lone surrogate, which has no UTF-8 and is all
-                that byte pieces cannot write; `"unk"` writes U+FFFD in its place.
+            unknown: What to do with a lone surrogate, which has no UTF-8 and is the only
+                character that byte pieces cannot encode; `"unk"` replaces it with U+FFFD.
 
         Returns:
             `[time]`.
 
         Raises:
-            TokenizerError: `text` has a lone surrogate under `"error"`.
+            TokenizerError: `text` is not a text, or has a lone surrogate under `"error"`.
+            ConfigError: `unknown` is not a policy.
         """
+        check_encoding(text, unknown)
         parts = _CUT.split(_without_surrogates(text, unknown))
         segments = self._processor.encode(parts[::2], out_type=int)
         cuts = [self._cut_ids[cut] for cut in parts[1::2]]
-        between = chain.from_iterable(zip(segments, [*cuts, []], strict=True))
-        return np.fromiter(chain.from_iterable(between), np.int32)
+        in_order = chain.from_iterable(zip(segments, [*cuts, []], strict=True))
+        return np.fromiter(chain.from_iterable(in_order), np.int32)
 
-    def decode(self, token_ids: NDArray[np.integer] | list[int]) -> str:
+    def decode(self, token_ids: IntArray | Sequence[int]) -> str:
         """Return the text of `token_ids`.
 
         Args:
-            token_ids: `[time]`.
+            token_ids: `[time]`, any integer dtype.
 
         Returns:
-            The text. Bytes that are no UTF-8, which a model can write but `encode`
-            never does, become U+FFFD; so does UNK.
+            The text. UNK becomes U+FFFD, and so do bytes that are not UTF-8, which a model can
+            generate but `encode` never returns.
 
         Raises:
-            TokenizerError: An id lies outside the vocabulary.
+            TokenizerError: `token_ids` are not integers in one axis, or one is outside the
+                vocabulary.
         """
-        ids = checked_ids(token_ids, self.vocab_size)
+        ids = check_token_ids(token_ids, self.vocab_size)
         return b"".join(self._bytes[i] for i in ids.tolist()).decode("utf-8", "replace")
 
     def decoder(self) -> "SubwordDecoder":
-        """Return a fresh decoder for one stream of tokens."""
+        """Return a new decoder for one stream of tokens."""
         return SubwordDecoder(self._bytes)
 
     def pieces(self) -> tuple[bytes, ...]:
@@ -110,26 +136,26 @@ class SubwordTokenizer:
         return self._bytes
 
     def files(self) -> dict[str, bytes]:
-        """Return what a `tokenizer/` folder holds: file name to content."""
+        """Return the files of a `tokenizer/` folder: name to content."""
         header = header_file(self.kind, {"algorithm": self._algorithm})
         return {HEADER_FILE: header, MODEL_FILE: self._model}
 
     def fingerprint(self) -> str:
-        """Return the sha256 over `files()`."""
+        """Return the sha256 of `files()`."""
         return fingerprint_files(self.files())
 
     def _piece_id(self, piece: str) -> int:
         token_id: int = self._processor.piece_to_id(piece)
         if token_id == self._processor.unk_id():
             raise TokenizerError(
-                f"A subword model must have the piece {piece!r}. Received: one without. "
-                "Train it with this program: others are not lossless."
+                f"A subword model must have the piece {piece!r}. Received: one without it. "
+                "Train the model with textgen: others are not lossless."
             )
         return token_id
 
 
 class SubwordDecoder:
-    """A stream of subwords; a character comes out when its last byte has come in.
+    """A decoder of one stream of subwords; returns a character once its last byte is known.
 
     Args:
         piece_bytes: The bytes of each id, in order.
@@ -144,77 +170,106 @@ class SubwordDecoder:
         return self._decoder.decode(self._piece_bytes[token_id])
 
     def flush(self) -> str:
-        """Return U+FFFD if a character was left unfinished, and start afresh."""
+        """Return U+FFFD if the last character is incomplete, and reset the decoder."""
         rest = self._decoder.decode(b"", final=True)
         self._decoder.reset()
         return rest
 
 
-def train_subwords(
-    text: str, vocab_size: int, algorithm: Literal["bpe", "unigram"]
-) -> SubwordTokenizer:
-    """Return a tokenizer whose pieces were learned from `text`.
+def train_subwords(text: str, vocab_size: int, algorithm: SubwordAlgorithm) -> SubwordTokenizer:
+    """Train a subword tokenizer on a text.
 
     Args:
-        text: The training text alone: pieces learned from the validation text would
-            flatter the score.
-        vocab_size: The most pieces, 256 byte pieces, UNK and the newline included; a
-            short text gives fewer.
+        text: The training split only: pieces learned from the validation split would improve
+            the score unfairly.
+        vocab_size: Maximum number of pieces, including the 256 byte pieces, UNK and the newline;
+            a short text yields fewer.
         algorithm: How SentencePiece finds the pieces.
 
     Returns:
-        The tokenizer; the same arguments always give the same one.
+        The tokenizer; equal arguments give equal tokenizers.
 
     Raises:
-        TokenizerError: `text` has nothing to learn from.
+        TokenizerError: `text` is not a text, has no line that is not empty, or is rejected by
+            SentencePiece.
+        ConfigError: `vocab_size` or `algorithm` is not accepted.
+        DependencyError: SentencePiece is not installed, or is too old for this text.
 
     Source: Kudo and Richardson 2018, "SentencePiece: A simple and language independent
     subword tokenizer and detokenizer for Neural Text Processing".
     """
-    segments = [part for part in _LESSON.split(_without_surrogates(text, "error")) if part]
+    check_text(text)
+    check_setting(TokenizerConfig, "vocab_size", vocab_size)
+    convert(algorithm, SubwordAlgorithm, "algorithm")
+    segments = [part for part in _TRAINING_CUT.split(_without_surrogates(text, "error")) if part]
     if not segments:
         raise TokenizerError(
-            "Subwords need a text with at least one line that is not empty. "
-            f"Received: {len(text):,} characters of empty lines. Give a longer corpus."
+            "A text for subwords must have at least one line that is not empty. "
+            f"Received: {len(text):,} characters of empty lines. Provide a longer corpus."
         )
     segments = _without_rare_characters(segments, vocab_size)
+    _require_safe_trainer(segments, algorithm)
     try:
         model = _run_trainer(segments, vocab_size, algorithm)
     except RuntimeError as error:
         largest = _largest_vocab_size(str(error))
-        _log.info("vocab_size lowered from %d to %d: the text has no more", vocab_size, largest)
+        _log.info("`vocab_size` lowered from %d to %d: the text has no more", vocab_size, largest)
         model = _run_trainer(segments, largest, algorithm)
     return SubwordTokenizer(model, algorithm)
 
 
 def _without_rare_characters(segments: list[str], vocab_size: int) -> list[str]:
-    """Cut the segments where a character is too rare for a piece of its own.
+    """Split the segments at characters that are too rare for a piece of their own.
 
-    In a text of more different characters than there is room for, such as Chinese, the
-    frequent ones take half of the room, pieces longer than one character the other half.
-    The rest is not learned and so written in bytes.
+    In a text with more different characters than pieces, such as Chinese, the most frequent
+    characters take half of the pieces, and the other half is left for longer pieces. The trainer
+    does not see the rare characters, so they are encoded as bytes.
     """
     counts = Counter(chain.from_iterable(segments))
     room = vocab_size - _RESERVED_PIECES
     if len(counts) <= room:
         return segments
     rare = [character for character, _ in counts.most_common()[max(1, room // 2) :]]
-    _log.info("%d rare characters are written in bytes", len(rare))
+    _log.info("%d rare characters are encoded as bytes", len(rare))
     text = "\n".join(segments).translate(dict.fromkeys(map(ord, rare), "\n"))
     return [part for part in text.split("\n") if part]
 
 
-def _run_trainer(segments: list[str], vocab_size: int, algorithm: str) -> bytes:
-    """Train with the options under which decoding gives back every byte.
+def _require_safe_trainer(segments: list[str], algorithm: SubwordAlgorithm) -> None:
+    """Raise `DependencyError` if the installed trainer would abort the process on this text.
 
-    One thread, so that the same text gives the same model on every machine. A
-    sentence limit that no line reaches, since longer ones are dropped in silence.
-    The space as a required character: in a text without spaces (Chinese poems) it
-    would have no piece, and its bytes would be read back as U+2581.
+    Before version 0.2.3, BPE fails a C++ check, without a Python exception, if no segment
+    contains a space, which is a required character, or if a word is too long.
     """
+    version = installed_version("sentencepiece")
+    if algorithm != "bpe" or version is None or _version_numbers(version) >= _MIN_VERSION:
+        return
+    longest = max(len(word) for segment in segments for word in segment.split(" "))
+    if longest > _MAX_WORD_LENGTH or not any(" " in segment for segment in segments):
+        raise DependencyError(
+            "sentencepiece must be at least 0.2.3 for a text without spaces, or with a word of "
+            f"more than {_MAX_WORD_LENGTH:,} characters. Received: {version}. Upgrade it with: "
+            'pip install "textgen[subword]"'
+        )
+
+
+def _version_numbers(version: str) -> tuple[int, ...]:
+    """Return the first three numbers of a version such as "0.2.1.post1"."""
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
+
+
+def _run_trainer(segments: list[str], vocab_size: int, algorithm: SubwordAlgorithm) -> bytes:
+    """Train with the options under which decoding returns every byte.
+
+    One thread, so that equal texts give equal models on every machine. The limit of the length
+    of a sentence exceeds every segment, because longer ones would be ignored silently. The space
+    is a required character: in a text without spaces, such as Chinese poems, it would have no
+    piece, and its bytes would be decoded as U+2581.
+    """
+    trainer = require_extra("sentencepiece", "subword").SentencePieceTrainer
     longest = max(len(segment.encode()) for segment in segments)
     model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
+    trainer.train(
         sentence_iterator=iter(segments),
         model_writer=model,
         model_type=algorithm,
@@ -237,28 +292,31 @@ def _run_trainer(segments: list[str], vocab_size: int, algorithm: str) -> bytes:
 
 
 def _largest_vocab_size(message: str) -> int:
-    """Return the size that SentencePiece names where it was asked for too much."""
+    """Return the largest size for this text, which SentencePiece names in its error."""
     if too_high := re.search(r"too high.*value <= (\d+)", message):
         return int(too_high[1])
+    reason = " ".join(message.split())
     raise TokenizerError(
-        f"SentencePiece could not learn from this text: {' '.join(message.split())}. "
-        "Pass --tokenizer char, or give another corpus."
+        f"SentencePiece must be able to learn from the text. Received: its error {reason!r}. "
+        "Set `tokenizer` to char, or provide another corpus."
     )
 
 
-def _load_processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
-    processor = sentencepiece.SentencePieceProcessor()
+def _load_processor(model: bytes) -> "SentencePieceProcessor":
+    sentencepiece = require_extra("sentencepiece", "subword")
+    processor: SentencePieceProcessor = sentencepiece.SentencePieceProcessor()
     try:
         processor.load_from_serialized_proto(model)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise TokenizerError(
-            f"Not a SentencePiece model: {' '.join(str(error).split())}."
+            f"A subword model must be a SentencePiece model. Received: {len(model):,} bytes that "
+            f"are not ({' '.join(str(error).split())}). Train the model with textgen."
         ) from None
     return processor
 
 
-def _piece_bytes(processor: sentencepiece.SentencePieceProcessor) -> tuple[bytes, ...]:
-    """Return what each id stands for: UTF-8 of its piece, one byte, or U+FFFD for UNK."""
+def _piece_bytes(processor: "SentencePieceProcessor") -> tuple[bytes, ...]:
+    """Return the bytes of each id: UTF-8 of its piece, one byte, or U+FFFD for UNK."""
     table = []
     for token_id in range(processor.vocab_size()):
         piece = processor.id_to_piece(token_id)
@@ -278,6 +336,6 @@ def _without_surrogates(text: str, unknown: UnknownPolicy) -> str:
     if unknown == "error":
         raise TokenizerError(
             f"The text must be valid Unicode. Received: the lone surrogate U+{ord(found[0]):04X} "
-            f"at position {found.start()}. Pass --unknown skip, or convert the text to UTF-8."
+            f"at position {found.start()}. Set `unknown` to skip, or convert the text to UTF-8."
         )
     return _SURROGATE.sub("" if unknown == "skip" else "\ufffd", text)
