@@ -45,7 +45,8 @@ format: $(VENV)/.installed-dev  ## format code and notebooks, and apply the safe
 build: $(VENV)/.installed-dev  ## build the source distribution and the wheel in dist/
 	$(RUN_PYTHON) -m hatchling build --clean
 
-docs: $(VENV)/.installed-dev  ## generate the API reference in build/api
+docs: $(VENV)/.installed-dev  ## generate docs/settings.md and the API reference in build/api
+	$(RUN_PYTHON) docs/build_settings.py
 	$(RUN_PYTHON) docs/build_reference.py build/api
 
 bench: $(VENV)/.installed-bench $(RUN)/model.safetensors  ## run all benchmarks with --quick

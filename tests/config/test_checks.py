@@ -89,7 +89,7 @@ def test_one_setting_is_checked_as_in_its_class():
 
 
 def test_a_setting_is_described_with_its_limits_and_choices():
-    assert describe_setting(Example, "count") == ("an integer at least 1, or None", ())
+    assert describe_setting(Example, "count") == ("an integer of at least 1, or None", ())
     assert describe_setting(Example, "share") == ("a number in (0, 1) or auto", ("auto",))
     assert choices_of(ModelConfig, "cell") == ("gru", "lstm", "rnn")
 

@@ -85,7 +85,7 @@ def describe_setting(cls: type, name: str) -> tuple[str, tuple[str, ...]]:
     """Return what a field accepts, in words, and the choices of its `Literal` types."""
     plain, limits = _parts(_hints(cls)[name])
     ranges = [limit for limit in limits if isinstance(limit, Limits) and limit != Limits()]
-    return _describe(plain, "".join(f" {limit}" for limit in ranges)), choices_of(cls, name)
+    return _describe(plain, "".join(_after_number(limit) for limit in ranges)), choices_of(cls, name)
 
 
 def convert(value: Any, hint: Any, name: str) -> Any:
@@ -232,6 +232,11 @@ def _as_tuple(value: Any, entry_hint: Any) -> Any:
         return _MISMATCH
     entries = tuple(_as(entry, entry_hint) for entry in value)
     return _MISMATCH if any(entry is _MISMATCH for entry in entries) else entries
+
+
+def _after_number(limits: Limits) -> str:
+    words = str(limits)
+    return f" of {words}" if words.startswith("at ") else f" {words}"
 
 
 def _describe(hint: Any, limits: str = "") -> str:

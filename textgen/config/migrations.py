@@ -1,4 +1,4 @@
-"""Older schemas of stored settings, brought up to date when they are read."""
+"""Older schemas of `config.json` and `environment.json`, brought up to date when they are read."""
 
 from typing import Any
 
@@ -6,6 +6,8 @@ from textgen.errors import ConfigError
 
 # Schema 1 named some settings differently; 2 is the present schema.
 SCHEMA_VERSION = 2
+# Schema 1 had no `schema_version` and named some keys differently; 2 is the present schema.
+ENVIRONMENT_SCHEMA_VERSION = 2
 
 _RENAMED_IN_2 = {
     "model": {"first_state": "initial_state", "keep_bias": "forget_bias"},
@@ -16,6 +18,12 @@ _RENAMED_IN_2 = {
         "gru_kernel": "kernel",
         "precision": "matmul_dtype",
     },
+}
+_ENVIRONMENT_RENAMED_IN_2 = {
+    "gru_kernel": "kernel",
+    "gru_kernel_reason": "kernel_reason",
+    "precision": "matmul_dtype",
+    "precision_reason": "matmul_dtype_reason",
 }
 
 
@@ -31,18 +39,43 @@ def migrate_config(values: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: `values` is no object, or its schema is newer than this program.
     """
+    version = _version_of(values, SCHEMA_VERSION)
+    current = {name: value for name, value in values.items() if name != "schema_version"}
+    return _from_schema_1(current) if version < 2 else current
+
+
+def migrate_environment(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of an `environment.json` under their present names.
+
+    Args:
+        values: Plain values, of this schema or an older one.
+
+    Returns:
+        The values of schema `ENVIRONMENT_SCHEMA_VERSION`, without `schema_version`.
+
+    Raises:
+        ConfigError: `values` is no object, or its schema is newer than this program.
+    """
+    version = _version_of(values, ENVIRONMENT_SCHEMA_VERSION)
+    current = {name: value for name, value in values.items() if name != "schema_version"}
+    if version >= 2:
+        return current
+    return {_ENVIRONMENT_RENAMED_IN_2.get(name, name): v for name, v in current.items()}
+
+
+def _version_of(values: dict[str, Any], newest: int) -> int:
+    """Return the `schema_version` of stored values, 1 where there is none."""
     if not isinstance(values, dict):
         raise ConfigError(f"The settings must be a JSON object. Received: {values!r}.")
     version = values.get("schema_version", 1)
     if not isinstance(version, int) or isinstance(version, bool):
         raise ConfigError(f"`schema_version` must be an integer. Received: {version!r}.")
-    if version > SCHEMA_VERSION:
+    if version > newest:
         raise ConfigError(
-            f"`schema_version` must be at most {SCHEMA_VERSION}. Received: {version}. "
+            f"`schema_version` must be at most {newest}. Received: {version}. "
             "A newer textgen wrote this run: upgrade to read it."
         )
-    current = {name: value for name, value in values.items() if name != "schema_version"}
-    return _from_schema_1(current) if version < 2 else current
+    return version
 
 
 def _from_schema_1(values: dict[str, Any]) -> dict[str, Any]:
