@@ -19,6 +19,8 @@ from textgen.config import (
 )
 from textgen.corpora.passages import PassageIndex
 from textgen.engines import Engine, choose_engine, make_engine
+from textgen.engines.base import unsupported_settings
+from textgen.engines.onnx import LOOP_SETTINGS
 from textgen.errors import ConfigError, RunError
 from textgen.evaluation import (
     EncodedText,
@@ -40,7 +42,6 @@ from textgen.generation import (
     stream_text,
 )
 from textgen.generation.receipts import Adaptation, Receipt, installed_versions, text_hashes
-from textgen.generation.token_loop import fits_in_calls
 from textgen.metrics import TextScore
 from textgen.models.weights import ModelWeights
 from textgen.runs import RunDirectory
@@ -273,13 +274,14 @@ class Bundle:
         if self.engine_name != "auto":
             return self.engine_name
         tokens = max((request.sampling.max_new_tokens for request in requests), default=0)
-        in_calls = all(fits_in_calls(self.resolve(r).sampling) for r in requests)
+        samplings = [self.resolve(request).sampling for request in requests]
+        in_loop = not any(unsupported_settings(s, LOOP_SETTINGS) for s in samplings)
         return choose_engine(
             self.weights,
             self.weights_format,
             len(requests),
             tokens,
-            stepwise=logprobs is not None or not in_calls,
+            stepwise=logprobs is not None or not in_loop,
         )
 
     def _engine(self, name: EngineName) -> Engine:

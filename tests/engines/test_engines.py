@@ -10,7 +10,6 @@ from textgen.engines.numpy_engine import NumpyEngine
 from textgen.engines.onnx.engine import OnnxEngine
 from textgen.engines.reference_engine import ReferenceEngine, gru_step, sigmoid
 from textgen.errors import ConfigError
-from textgen.generation.token_loop import fits_in_calls
 from textgen.models.weights import NormWeights
 
 TOKENS = np.random.default_rng(7).integers(0, 9, (3, 11)).astype(np.int32)
@@ -237,17 +236,3 @@ def test_auto_follows_the_measured_crossing_points(
 ):
     weights = random_weights(hidden_size=hidden_size)
     assert choose_engine(weights, weights_format, streams, tokens, stepwise=stepwise) == name
-
-
-def test_what_an_engine_cannot_draw_by_itself_is_known():
-    assert fits_in_calls(SamplingConfig(top_k=4, top_p=0.5, min_p=0.1, stop=("a",), ban=("b",)))
-    for setting in (
-        {"typical_p": 0.5},
-        {"presence_penalty": 0.1},
-        {"mirostat": 3.0},
-        {"regex": "a"},
-        {"max_copy": 9},
-        {"final_temperature": 1.0},
-        {"xtc_probability": 0.1},
-    ):
-        assert not fits_in_calls(SamplingConfig(**setting))

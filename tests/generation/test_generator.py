@@ -25,14 +25,23 @@ def stream(engine, tokenizer, prompt, config):
 
 
 def generate_tokens(engine, prompt_ids, config, banned=(), num_samples=1):
+    """Yield the tokens of each step, `[num_samples]`."""
     bias = np.zeros(engine.vocab_size, np.float32)
     bias[list(banned)] = -np.inf
+    drawn = []
     rows = [
-        Row(prompt_ids=np.asarray(prompt_ids, np.int32), sampling=config, bias=bias, sample_index=row)
-        for row in range(num_samples)
+        Row(
+            prompt_ids=np.asarray(prompt_ids, np.int32),
+            sampling=config,
+            on_tokens=lambda token_ids, logits: drawn.extend(token_ids) or True,
+            bias=bias,
+            sample_index=index,
+        )
+        for index in range(num_samples)
     ]
-    for drawn in token_loop.generate_tokens(engine, rows):
-        yield from drawn.token_ids
+    for _ in token_loop.generate_tokens(engine, rows):
+        yield np.array(drawn)
+        drawn.clear()
 
 
 @pytest.fixture
@@ -158,7 +167,7 @@ def test_memory_does_not_grow_with_what_is_written(engine):
 def test_what_is_wrong_with_a_request_is_said_before_the_first_piece(engine, tokenizer):
     config = SamplingConfig()
     with pytest.raises(ConfigError, match="prompt_ids"):
-        Row(prompt_ids=np.array([], np.int32), sampling=config)
+        Row(prompt_ids=np.array([], np.int32), sampling=config, on_tokens=lambda *_: True)
     tokenizer.vocab_size = 10
     with pytest.raises(RunError, match="Received: 10"):
         stream(engine, tokenizer, "a", config)
@@ -171,8 +180,7 @@ def test_generating_and_scoring_import_neither_tensorflow_nor_keras():
         import textgen.evaluation, textgen.generation
         from textgen.config import SamplingConfig
         from textgen.engines import make_engine
-from textgen.generation import Request, generate_texts
-from textgen.sampling import build_processors
+        from textgen.generation import Request, generate_texts
         from textgen.tokenizers.char import CharTokenizer
         from textgen.models.weights import LayerWeights, ModelWeights
 

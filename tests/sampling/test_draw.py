@@ -15,7 +15,7 @@ def test_100000_draws_follow_softmax():
     logits = np.array([[2.0, 0.0, -1.0, 1.0, -np.inf, 0.5]], np.float32)
     probs = np.exp(logits[0].astype(np.float64))
     probs /= probs.sum()
-    uniforms = np.array(take(row_uniforms(seed=3, row=0), 100_000))
+    uniforms = np.array(take(row_uniforms(seed=3, sample_index=0), 100_000))
     counts = np.bincount(pick(np.repeat(logits, 100_000, axis=0), uniforms), minlength=6)
     assert counts[4] == 0
     expected = 100_000 * probs[probs > 0]
@@ -69,4 +69,4 @@ def test_rows_and_seeds_draw_different_numbers_in_the_unit_interval():
 def test_uniforms_are_philox_keyed_by_seed_and_row():
     words = np.random.Philox(key=np.array([5, 2], np.uint64)).random_raw(300)
     expected = (words >> np.uint64(11)) * 2.0**-53
-    assert take(row_uniforms(seed=5, row=2), 300) == expected.tolist()
+    assert take(row_uniforms(seed=5, sample_index=2), 300) == expected.tolist()

@@ -357,7 +357,7 @@ CHI_SQUARE = {1: (1.5e-6, 10.83), 2: (0.002, 13.82), 3: (0.0242, 16.27), 4: (0.0
 )
 def test_100000_draws_follow_the_filtered_distribution(process, expected):
     logits = process(log_row(0.4, 0.25, 0.1, 0.2, 0.04, 0.01))
-    uniforms = np.array(list(itertools.islice(row_uniforms(seed=3, row=0), 100_000)))
+    uniforms = np.array(list(itertools.islice(row_uniforms(seed=3, sample_index=0), 100_000)))
     counts = np.bincount(pick(np.repeat(logits, 100_000, axis=0), uniforms), minlength=6)
     possible = np.array(expected) > 0
     assert counts[~possible].sum() == 0

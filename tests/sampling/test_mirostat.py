@@ -58,7 +58,7 @@ def test_the_mean_surprise_settles_at_the_target(tau):
     probs = 1.0 / np.arange(1, 501)  # Zipf's law, 6.7 bits of entropy
     logits = log_rows(probs / probs.sum())
     bits = -np.log2(probs / probs.sum())
-    uniforms, mu, seen = row_uniforms(seed=1, row=0), np.array([2 * tau]), []
+    uniforms, mu, seen = row_uniforms(seed=1, sample_index=0), np.array([2 * tau]), []
     for _ in range(2000):
         token_ids = pick(keep_surprise_below(logits, mu), np.array([next(uniforms)]))
         seen.append(bits[token_ids])

@@ -1,26 +1,29 @@
-"""From prompts to new texts.
+"""Generation of texts: prompts in, text out.
 
-It knows tokenizers, engines and stopping by their protocols. It does NOT know where a
-model lies on disk, how an engine computes, or who reads the text. A token costs the
-same time and memory whatever has been written before it.
+This module knows tokenizers, engines and stop conditions by their protocols. It does NOT know
+where a model is stored, how an engine computes, or who reads the text. A token costs the same
+time and memory however long the text before it is.
 """
 
 import io
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from textgen.config import SamplingConfig, UnknownPolicy
+from textgen.arrays import Float32Array, FloatArray, TokenIds
+from textgen.config import NumAlternatives, SamplingConfig, UnknownPolicy, check_argument
 from textgen.corpora.passages import PassageIndex
 from textgen.engines.base import Engine
 from textgen.errors import ConfigError, RunError
 from textgen.generation.requests import FinishReason, GeneratedText, Request, TokenChoice
+from textgen.generation.restraints.base import Restraint, RestraintFactory
 from textgen.generation.restraints.copy_guard import CopyGuard
 from textgen.generation.restraints.regex import RegexConstraint
-from textgen.generation.restraints.words import Completions, static_bias
+from textgen.generation.restraints.words import WordBias, static_bias
 from textgen.generation.stopping import StopRule
-from textgen.generation.token_loop import DrawnTokens, Restraint, Row, generate_tokens
+from textgen.generation.token_loop import Row, generate_tokens
+from textgen.sampling import log_softmax
 from textgen.tokenizers.base import Tokenizer
 
 
@@ -33,16 +36,16 @@ def generate_texts(
     logprobs: int | None = None,
     passages: PassageIndex | None = None,
 ) -> list[GeneratedText]:
-    """Write the texts of many requests side by side.
+    """Generate the texts of many requests in parallel.
 
     Args:
         engine: The model.
         tokenizer: The one it was trained with.
-        requests: Prompts, settings and lengths of any kind; a request is answered the same
-            whatever the others are, but for float32 rounding in the engine.
+        requests: Prompts and settings of any kind. The result of a request does not depend on
+            the others, except for float32 rounding in the engine.
         unknown: What to do with a character of a prompt outside the vocabulary.
-        logprobs: Also return what the model thought of each token, with so many
-            alternatives; None: do not, which lets an engine draw many tokens a call.
+        logprobs: Also return each token's log-probability and this many alternatives; None: do
+            not, which allows an engine to draw many tokens per call.
         passages: The index of the training text, for `max_copy`.
 
     Returns:
@@ -50,13 +53,23 @@ def generate_texts(
 
     Raises:
         TokenizerError: A prompt has an unknown character, and `unknown` is `"error"`.
-        ConfigError: Settings that this model cannot fulfil.
+        ConfigError: A setting that this model cannot apply.
         RunError: Tokenizer and engine have vocabularies of different sizes.
     """
-    texts = _begin(engine, tokenizer, requests, unknown, logprobs, passages)
-    for drawn in generate_tokens(engine, [text.row for text in texts]):
-        _feed(texts, drawn)
-    return [text.written() for text in texts]
+    if logprobs is not None:
+        check_argument(logprobs, NumAlternatives, "logprobs")
+    require_same_vocabulary(engine, tokenizer)
+    plans: dict[SamplingConfig, _SamplingPlan] = {}
+    texts, rows = [], []
+    for request in requests:
+        if request.sampling not in plans:
+            plans[request.sampling] = _make_plan(tokenizer, request.sampling, passages)
+        text, row = plans[request.sampling].start(request, unknown, logprobs)
+        texts.append(text)
+        rows.append(row)
+    for _ in generate_tokens(engine, rows):
+        pass
+    return [text.result() for text in texts]
 
 
 def stream_text(
@@ -67,7 +80,7 @@ def stream_text(
     unknown: UnknownPolicy = "error",
     passages: PassageIndex | None = None,
 ) -> Iterator[str]:
-    """Write one text piece by piece, as it comes.
+    """Generate one text piece by piece.
 
     Args:
         engine: The model.
@@ -78,106 +91,149 @@ def stream_text(
 
     Returns:
         An iterator of non-empty pieces of whole characters; joined they are the text that
-        `generate_texts` returns. What is wrong with the request is raised by the call, not by
-        the first piece.
+        `generate_texts` returns. Errors of the request are raised by the call, not by the first
+        piece.
 
     Raises:
         TokenizerError: The prompt has an unknown character, and `unknown` is `"error"`.
-        ConfigError: Settings that this model cannot fulfil.
+        ConfigError: A setting that this model cannot apply.
         RunError: Tokenizer and engine have vocabularies of different sizes.
     """
-    (text,) = _begin(engine, tokenizer, [request], unknown, None, passages)
-    return _pieces(text, generate_tokens(engine, [text.row]))
+    require_same_vocabulary(engine, tokenizer)
+    plan = _make_plan(tokenizer, request.sampling, passages)
+    text, row = plan.start(request, unknown, None)
+    return _pieces(text, generate_tokens(engine, [row]))
 
 
-def _pieces(text: "_Text", steps: Iterator[DrawnTokens]) -> Iterator[str]:
-    for drawn in steps:
-        _feed([text], drawn)
+def require_same_vocabulary(engine: Engine, tokenizer: Tokenizer) -> None:
+    """Raise `RunError` unless engine and tokenizer have the same number of tokens."""
+    if tokenizer.vocab_size != engine.vocab_size:
+        raise RunError(
+            f"The tokenizer must have the model's {engine.vocab_size} tokens. "
+            f"Received: {tokenizer.vocab_size}. Use the tokenizer that it was trained with."
+        )
+
+
+def encode_prompt(tokenizer: Tokenizer, prompt: str, unknown: UnknownPolicy) -> TokenIds:
+    """Return the tokens of a prompt, `[time]`; the start id for one without tokens.
+
+    Args:
+        tokenizer: Encodes the prompt.
+        prompt: Any text.
+        unknown: What to do with a character outside the vocabulary.
+    """
+    token_ids = tokenizer.encode(prompt, unknown)
+    return token_ids if len(token_ids) else np.array([tokenizer.start_id], np.int32)
+
+
+def _pieces(text: "_TextBuilder", steps: Iterator[None]) -> Iterator[str]:
+    for _ in steps:
         if piece := text.take():
             yield piece
 
 
-class _Text:
-    """The text of one row, from its tokens."""
+class _TextBuilder:
+    """Builds the text of one row from its tokens, and decides when it ends.
 
-    def __init__(self, row: Row, tokenizer: Tokenizer, logprobs: int | None) -> None:
-        self.row = row
-        self._limit = row.sampling.max_new_tokens
+    Args:
+        tokenizer: Decodes the tokens.
+        stop_rule: The conditions that end the text.
+        restraints: Those of the row; a finished one ends the text.
+        logprobs: Number of alternatives to record for each token; None: record nothing.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        stop_rule: StopRule,
+        restraints: Sequence[Restraint],
+        logprobs: int | None,
+    ) -> None:
+        self._max_tokens = stop_rule.sampling.max_new_tokens
         self._decoder = tokenizer.decoder()
-        self._watch = _stop_rule(row.sampling).watch()
+        self._matcher = stop_rule.start()
+        self._restraints = restraints
+        self._recorder = None if logprobs is None else _ChoiceRecorder(tokenizer, logprobs)
         self._text = io.StringIO()
-        self._thoughts = None if logprobs is None else _Thoughts(tokenizer, logprobs)
         self._num_tokens = 0
-        self._reason: FinishReason = "length"
-        rule = _stop_rule(row.sampling)
-        self._only_length_ends_it = not (rule.patterns or logprobs is not None or row.restraints)
+        self._reason: FinishReason | None = None
+        # Then tokens need not be looked at one by one.
+        self._ends_by_length = not (stop_rule.patterns or restraints or self._recorder)
 
-    def feed(self, token_ids: Sequence[int], logits: NDArray[np.floating] | None) -> None:
-        """Take tokens until the text ends; say so to the row."""
-        if self._only_length_ends_it:
-            self._feed_all(token_ids)
-            return
-        for token_id in token_ids:
-            if self.row.done:
-                return
-            self._num_tokens += 1
-            piece = self._decoder.feed(token_id)
-            if self._thoughts is not None and logits is not None:
-                self._thoughts.add(token_id, piece, logits)
-            self._text.write(self._watch.feed(piece, self._num_tokens))
-            self._end_if_due()
+    def add(self, token_ids: Sequence[int], logits: FloatArray | None) -> bool:
+        """Take tokens until the text ends; return whether it continues.
 
-    def _feed_all(self, token_ids: Sequence[int]) -> None:
-        """Take tokens at once: nothing has to be looked at in between."""
-        token_ids = token_ids[: self._limit - self._num_tokens]
-        self._num_tokens += len(token_ids)
-        self._text.write("".join(map(self._decoder.feed, token_ids)))
-        if self._num_tokens == self._limit:
-            self._end("length")
+        Args:
+            token_ids: The newest tokens.
+            logits: `[vocab_size]`, the model's for the last of them; None if they are not recorded.
+        """
+        if self._ends_by_length:
+            self._num_tokens += len(token_ids)
+            self._text.write("".join(map(self._decoder.feed, token_ids)))
+            if self._num_tokens == self._max_tokens:
+                self._end("length")
+        else:
+            for token_id in token_ids:
+                self._add_one(token_id, logits)
+                if self._reason is not None:
+                    break
+        return self._reason is None
 
-    def _end_if_due(self) -> None:
-        if self._watch.reason is not None:
-            self._reason, self.row.done = self._watch.reason, True
-        elif _is_finished(self.row.restraints):
+    def _add_one(self, token_id: int, logits: FloatArray | None) -> None:
+        self._num_tokens += 1
+        piece = self._decoder.feed(token_id)
+        if self._recorder is not None and logits is not None:
+            self._recorder.add(token_id, piece, logits)
+        self._text.write(self._matcher.feed(piece, self._num_tokens))
+        if self._matcher.reason is not None:
+            self._reason = self._matcher.reason
+        elif any(restraint.finished for restraint in self._restraints):
             self._end("constraint")
-        elif self._num_tokens == self._limit:
+        elif self._num_tokens == self._max_tokens:
             self._end("length")
 
     def _end(self, reason: FinishReason) -> None:
-        self._reason, self.row.done = reason, True
-        self._text.write(self._watch.feed(self._decoder.flush(), self._num_tokens))
-        self._text.write(self._watch.flush())
+        """End the text with the characters that were held back."""
+        self._reason = reason
+        self._text.write(self._matcher.feed(self._decoder.flush(), self._num_tokens))
+        self._text.write(self._matcher.flush())
 
     def take(self) -> str:
-        """Return what came since the last time, and forget it."""
+        """Return the text since the last call, and forget it."""
         piece = self._text.getvalue()
         self._text.seek(0)
         self._text.truncate()
         return piece
 
-    def written(self) -> GeneratedText:
+    def result(self) -> GeneratedText:
         """Return the finished text."""
-        choices = None if self._thoughts is None else tuple(self._thoughts.choices)
         return GeneratedText(
             text=self._text.getvalue(),
             num_tokens=self._num_tokens,
-            finish_reason=self._reason,
-            choices=choices,
+            finish_reason=self._reason or "length",
+            choices=None if self._recorder is None else tuple(self._recorder.choices),
         )
 
 
-class _Thoughts:
-    """Collects what the model thought of each token."""
+class _ChoiceRecorder:
+    """Records the model's prediction of each token.
 
-    def __init__(self, tokenizer: Tokenizer, alternatives: int) -> None:
-        self._tokenizer, self._alternatives = tokenizer, alternatives
+    Args:
+        tokenizer: Decodes the alternatives.
+        num_alternatives: Number of alternatives per token.
+
+    Attributes:
+        choices: One per token.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, num_alternatives: int) -> None:
+        self._tokenizer, self._num_alternatives = tokenizer, num_alternatives
         self.choices: list[TokenChoice] = []
 
-    def add(self, token_id: int, piece: str, logits: NDArray[np.floating]) -> None:
-        """Take note of a token and of the logits `[vocab_size]` that it was drawn from."""
-        shifted = logits.astype(np.float64) - logits.max()
-        log_probs = shifted - np.log(np.exp(shifted).sum())
-        best = np.argsort(-log_probs, kind="stable")[: self._alternatives]
+    def add(self, token_id: int, piece: str, logits: FloatArray) -> None:
+        """Record a token, the characters it completed, and its logits `[vocab_size]`."""
+        log_probs = log_softmax(logits)
+        best = np.argsort(-log_probs, kind="stable")[: self._num_alternatives]
         self.choices.append(
             TokenChoice(
                 token_id=token_id,
@@ -192,87 +248,76 @@ class _Thoughts:
         )
 
 
-def _begin(engine, tokenizer, requests, unknown, logprobs, passages) -> list[_Text]:
-    """Return a text for each request; all that can be wrong with them is found here."""
-    if tokenizer.vocab_size != engine.vocab_size:
-        raise RunError(
-            f"The tokenizer must have the model's {engine.vocab_size} tokens. "
-            f"Received: {tokenizer.vocab_size}. Use the tokenizer it was trained with."
-        )
-    prepared: dict[SamplingConfig, _Prepared] = {}
-    texts = []
-    for request in requests:
-        sampling = request.sampling
-        if sampling not in prepared:
-            prepared[sampling] = _Prepared(tokenizer, sampling, passages)
-        token_ids = tokenizer.encode(request.prompt, unknown)
+@dataclass(frozen=True, eq=False)
+class _SamplingPlan:
+    """What the rows of equal settings share.
+
+    Attributes:
+        tokenizer: The model's.
+        sampling: The settings.
+        stop_rule: The conditions that end a text.
+        bias: `[vocab_size]`, added to the logits; None: no bias.
+        factories: What makes the restraints of a row, in the order they are applied.
+    """
+
+    tokenizer: Tokenizer
+    sampling: SamplingConfig
+    stop_rule: StopRule
+    bias: Float32Array | None
+    factories: tuple[RestraintFactory, ...]
+
+    def start(
+        self, request: Request, unknown: UnknownPolicy, logprobs: int | None
+    ) -> tuple[_TextBuilder, Row]:
+        """Return the empty text of a request, and the row that fills it."""
+        restraints = [factory.start() for factory in self.factories]
+        text = _TextBuilder(self.tokenizer, self.stop_rule, restraints, logprobs)
         row = Row(
-            prompt_ids=token_ids if len(token_ids) else np.array([tokenizer.start_id], np.int32),
-            sampling=sampling,
-            bias=prepared[sampling].bias,
+            prompt_ids=encode_prompt(self.tokenizer, request.prompt, unknown),
+            sampling=self.sampling,
+            on_tokens=text.add,
+            bias=self.bias,
             sample_index=request.sample_index,
-            restraints=prepared[sampling].restraints(),
+            restraints=restraints,
             wants_logits=logprobs is not None,
         )
-        texts.append(_Text(row, tokenizer, logprobs))
-    return texts
+        return text, row
 
 
-class _Prepared:
-    """What rows of equal settings share."""
-
-    def __init__(
-        self, tokenizer: Tokenizer, sampling: SamplingConfig, passages: PassageIndex | None
-    ) -> None:
-        if sampling.max_copy is not None and passages is None:
-            raise ConfigError("`max_copy` needs the training text. Load the model from its run.")
-        if sampling.temperature == "auto" or sampling.stop_at_document:
-            raise ConfigError(
-                "`temperature=auto` and `stop_at_document` ask the run. Write with `textgen.load`."
-            )
-        _stop_rule(sampling)
-        self._sampling = sampling
-        self._pieces = tokenizer.pieces()
-        self.bias = static_bias(sampling, self._pieces, tokenizer.banned_ids)
-        self._completions = not Completions(sampling, self._pieces).is_empty
-        self._guard = None
-        if passages is not None and sampling.max_copy is not None:
-            self._guard = CopyGuard(passages, tokenizer, sampling.max_copy)
-        self._constraint = None
-        if sampling.regex is not None:
-            banned = [] if self.bias is None else np.flatnonzero(np.isneginf(self.bias)).tolist()
-            self._constraint = RegexConstraint.compile(
-                sampling.regex, tokenizer, sampling.max_new_tokens, banned
-            )
-
-    def restraints(self) -> list[Restraint]:
-        """Return fresh restraints for one row."""
-        found: list[Restraint] = []
-        if self._completions:
-            found.append(Completions(self._sampling, self._pieces))
-        if self._constraint is not None:
-            found.append(self._constraint.start())
-        if self._guard is not None:
-            found.append(self._guard.start())
-        return found
+def _make_plan(
+    tokenizer: Tokenizer, sampling: SamplingConfig, passages: PassageIndex | None
+) -> _SamplingPlan:
+    """Compile settings for a model; raises `ConfigError` for those that it cannot apply."""
+    _require_resolved(sampling)
+    stop_rule = StopRule(sampling)
+    pieces = tokenizer.pieces()
+    bias = static_bias(sampling, pieces, tokenizer.banned_ids)
+    factories: list[RestraintFactory] = []
+    words = WordBias(sampling, pieces)
+    if not words.is_empty:
+        factories.append(words)
+    if sampling.regex is not None:
+        banned = [] if bias is None else np.flatnonzero(np.isneginf(bias)).tolist()
+        limit = sampling.max_new_tokens
+        factories.append(RegexConstraint.compile(sampling.regex, tokenizer, limit, banned))
+    if sampling.max_copy is not None:
+        factories.append(CopyGuard(_required(passages), tokenizer, sampling.max_copy))
+    return _SamplingPlan(tokenizer, sampling, stop_rule, bias, tuple(factories))
 
 
-def _feed(texts: Sequence[_Text], drawn: DrawnTokens) -> None:
-    by_row = {id(text.row): text for text in texts}
-    for column, row in enumerate(drawn.rows):
-        logits = None if drawn.logits is None else drawn.logits[column]
-        by_row[id(row)].feed(drawn.token_ids[:, column].tolist(), logits)
+def _require_resolved(sampling: SamplingConfig) -> None:
+    if sampling.temperature == "auto" or sampling.stop_at_document:
+        name = "stop_at_document" if sampling.stop_at_document else "temperature"
+        raise ConfigError(
+            f"`{name}` must not depend on the run. Received: {getattr(sampling, name)}. "
+            "Generate with the bundle that textgen.load returns."
+        )
 
 
-def _stop_rule(sampling: SamplingConfig) -> StopRule:
-    return StopRule(
-        stop=sampling.stop,
-        stop_regex=sampling.stop_regex,
-        stop_at_sentence=sampling.stop_at_sentence,
-        min_new_tokens=sampling.min_new_tokens,
-        include_stop=sampling.include_stop,
-    )
-
-
-def _is_finished(restraints: Sequence[Restraint]) -> bool:
-    return any(getattr(restraint, "finished", False) for restraint in restraints)
+def _required(passages: PassageIndex | None) -> PassageIndex:
+    if passages is None:
+        raise ConfigError(
+            "`max_copy` needs the training text. Received: no index of it. "
+            "Generate with the bundle that textgen.load returns."
+        )
+    return passages

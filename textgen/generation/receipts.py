@@ -141,4 +141,6 @@ def installed_versions(textgen_version: str) -> dict[str, str]:
 
 def _request(entry: dict[str, Any]) -> Request:
     sampling = from_values(SamplingConfig, entry["sampling"])
-    return Request(prompt=str(entry["prompt"]), sampling=sampling, sample_index=int(entry["sample_index"]))
+    return Request(
+        prompt=str(entry["prompt"]), sampling=sampling, sample_index=int(entry["sample_index"])
+    )

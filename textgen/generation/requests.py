@@ -1,32 +1,43 @@
-"""What is asked of a model, and what it answers."""
+"""Generation requests and their results."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from textgen.config import SamplingConfig
+from textgen.config import SamplingConfig, check_settings
+from textgen.config.limits import Limits
+from textgen.generation.stopping import StopReason
 
-FinishReason = Literal["length", "stop", "regex", "sentence", "constraint"]
+FinishReason = Literal["length", "constraint", StopReason]
+
+# The upper half of the 64-bit indices numbers the uniforms that do not draw tokens.
+SampleIndex = Annotated[int, Limits(minimum=0, below=2**63)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One text to write.
+    """One text to generate.
 
     Attributes:
-        prompt: The text to go on from; one without tokens stands for the beginning of a text.
-        sampling: How to draw, and when to end.
-        sample_index: Which of the samples of one prompt: seed and row alone decide what is drawn,
-            whatever else is written at the same time.
+        prompt: The text to continue; an empty one is the start of a text.
+        sampling: How tokens are drawn, and when the text ends.
+        sample_index: Index among the samples of one prompt. Seed and index alone determine the
+            draws, whatever else is generated at the same time.
+
+    Raises:
+        ConfigError: A value has the wrong type, or `sample_index` is out of range.
     """
 
     prompt: str = ""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    sample_index: int = 0
+    sample_index: SampleIndex = 0
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenChoice:
-    """What the model thought of one token, before anything was done to its logits.
+    """The model's prediction of one token, before any processing of the logits.
 
     Attributes:
         token_id: The token.
@@ -34,7 +45,7 @@ class TokenChoice:
         log_prob: Nats.
         rank: 1 for the most probable token.
         entropy: Of the distribution, nats.
-        alternatives: The most probable tokens, `(text, log_prob)`, the best first.
+        alternatives: The most probable tokens, `(text, log_prob)`, in descending order.
     """
 
     token_id: int
@@ -47,13 +58,13 @@ class TokenChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratedText:
-    """One written text.
+    """One generated text.
 
     Attributes:
         text: Without the prompt.
-        num_tokens: Tokens drawn for it, those of a stop text included.
-        finish_reason: What ended it.
-        choices: One a token, where they were asked for.
+        num_tokens: Number of tokens drawn, those of a stop text included.
+        finish_reason: What ended the text.
+        choices: One per token, where requested.
     """
 
     text: str

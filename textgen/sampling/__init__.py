@@ -1,15 +1,14 @@
-"""What is done to the logits before a token is drawn: pure functions, one each.
+"""Sampling: logits to a token, as pure functions applied in one fixed order.
 
-They are applied in one fixed order, that of `pipeline`. This package knows logits and the
-token ids so far. It does NOT know text, models, or how a token is drawn.
+`pipeline` has the order, `penalties`, `filters` and `mirostat` the processors, `draw` the draw.
+This package knows logits and the token ids so far. It does NOT know text, models, or engines.
 
-Every function takes and returns `[batch, vocab_size]`, leaves its argument as it was,
-and treats a logit of -inf as a token that cannot come.
+Every processor takes and returns `[batch, vocab_size]`, does not modify its arguments, and treats
+a logit of -inf as a token of probability 0.
 """
 
 from textgen.sampling.draw import pick, pick_greedy, row_uniforms
 from textgen.sampling.filters import (
-    Logits,
     add_bias,
     exclude_top_choices,
     keep_min_p,
@@ -17,6 +16,7 @@ from textgen.sampling.filters import (
     keep_top_n_sigma,
     keep_top_p,
     keep_typical,
+    log_softmax,
     scale_by_temperature,
 )
 from textgen.sampling.mirostat import keep_surprise_below, next_mu
@@ -36,7 +36,6 @@ from textgen.sampling.pipeline import (
 
 __all__ = [
     "FILTER_SETTINGS",
-    "Logits",
     "ProcessorStep",
     "StepContext",
     "add_bias",
@@ -49,13 +48,14 @@ __all__ = [
     "keep_top_n_sigma",
     "keep_top_p",
     "keep_typical",
+    "log_softmax",
     "next_mu",
-    "pick",
-    "pick_greedy",
-    "row_uniforms",
     "penalize_dry",
     "penalize_frequency",
     "penalize_presence",
     "penalize_repetition",
+    "pick",
+    "pick_greedy",
+    "row_uniforms",
     "scale_by_temperature",
 ]

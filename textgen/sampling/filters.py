@@ -1,23 +1,22 @@
-"""Temperature, bans, and the filters that keep only some tokens.
+"""Bias, temperature, and the filters that keep a subset of the tokens.
 
-Every function takes and returns `[batch, vocab_size]`, leaves its argument as it was,
-and treats a logit of -inf as a token that cannot come.
+Every function takes and returns `[batch, vocab_size]`, does not modify its arguments, and
+treats a logit of -inf as a token of probability 0.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
+from textgen.arrays import BoolArray, Float32Array, Float64Array, FloatArray, IntArray
 from textgen.errors import ConfigError
+from textgen.sampling.checks import check_sampling
 
-Logits = NDArray[np.floating]
-
-# float32 logits know a mass to about 1e-7, so "the mass before equals p" needs this much room.
+# float32 logits determine a mass to about 1e-7, so equality with `p` needs this tolerance.
 MASS_TOLERANCE = 1e-6
 # A logit of 1e6 divided by less than this would leave the range of float32.
-SMALLEST_TEMPERATURE = 1e-30
+MIN_TEMPERATURE = 1e-30
 
 
-def add_bias(logits: Logits, bias: NDArray[np.float32]) -> Logits:
+def add_bias(logits: FloatArray, bias: Float32Array) -> FloatArray:
     """Add `bias`; -inf bans a token.
 
     Args:
@@ -28,7 +27,7 @@ def add_bias(logits: Logits, bias: NDArray[np.float32]) -> Logits:
         `[batch, vocab_size]`, the dtype of `logits`.
 
     Raises:
-        ConfigError: No token would be left, or the sizes differ.
+        ConfigError: `bias` bans every token, or has another size than the vocabulary.
     """
     if bias.shape != logits.shape[-1:]:
         raise ConfigError(
@@ -37,39 +36,41 @@ def add_bias(logits: Logits, bias: NDArray[np.float32]) -> Logits:
         )
     if np.isneginf(bias).all():
         raise ConfigError(
-            f"At least 1 token must stay allowed. Received: all {len(bias)} as banned. Ban fewer."
+            f"`bias` must allow at least 1 token. Received: a ban of all {len(bias)}. "
+            "Ban fewer tokens."
         )
     return logits + bias.astype(logits.dtype)
 
 
-def scale_by_temperature(logits: Logits, temperature: float) -> Logits:
-    """Divide the logits by `temperature`: below 1 is bolder, above 1 is wilder.
+def scale_by_temperature(logits: FloatArray, temperature: float) -> FloatArray:
+    """Divide the logits by `temperature`: below 1 sharpens the distribution, above 1 flattens it.
 
     Args:
         logits: `[batch, vocab_size]` float, nats.
-        temperature: Above 0. Below 1e-30 it counts as 1e-30, where only the most
-            probable token has any probability left.
+        temperature: Greater than 0. Values below 1e-30 are raised to 1e-30, at which only the
+            most probable token has any probability left.
 
     Returns:
         `[batch, vocab_size]`, the dtype of `logits`.
 
     Raises:
-        ConfigError: `temperature` is not a number above 0.
+        ConfigError: `temperature` is not a number greater than 0.
     """
-    if not 0 < temperature < np.inf:
+    check_sampling("temperature", temperature)
+    if temperature in (0, "auto"):
         raise ConfigError(
-            f"`temperature` must be a number above 0. Received: {temperature}. "
-            "For the most probable token take pick_greedy."
+            f"`temperature` must be a number greater than 0. Received: {temperature}. "
+            "Use pick_greedy for the most probable token."
         )
     largest = float(np.finfo(logits.dtype).max)
-    return logits / min(max(temperature, SMALLEST_TEMPERATURE), largest)
+    return logits / min(max(temperature, MIN_TEMPERATURE), largest)
 
 
-def keep_top_k(logits: Logits, k: int) -> Logits:
+def keep_top_k(logits: FloatArray, k: int) -> FloatArray:
     """Keep the `k` most probable tokens.
 
-    The others get a logit of -inf. Exactly `k` survive: ties at the border go to the
-    lower id.
+    Other tokens get a logit of -inf. Exactly `k` survive: ties at the boundary go to the lower
+    id.
 
     Args:
         logits: `[batch, vocab_size]` float, nats.
@@ -79,24 +80,23 @@ def keep_top_k(logits: Logits, k: int) -> Logits:
         `[batch, vocab_size]`, the dtype of `logits`.
 
     Raises:
-        ConfigError: `k` is below 1.
+        ConfigError: `k` is less than 1.
 
     Source: Fan et al. 2018, "Hierarchical Neural Story Generation".
     """
-    if k < 1:
-        raise ConfigError(f"`top_k` must be at least 1. Received: {k}. Pass --top-k.")
+    check_sampling("top_k", k)
     cut = logits.shape[-1] - k
     if cut <= 0:
         return logits
-    border = np.partition(logits, cut, axis=-1)[:, cut, None]
-    return _keep_largest(logits, border, np.full((len(logits), 1), k))
+    boundary = np.partition(logits, cut, axis=-1)[:, cut, None]
+    return _keep_largest(logits, boundary, np.full((len(logits), 1), k))
 
 
-def keep_top_p(logits: Logits, p: float) -> Logits:
+def keep_top_p(logits: FloatArray, p: float) -> FloatArray:
     """Keep the smallest set of tokens whose probability mass reaches `p`.
 
-    The others get a logit of -inf. The most probable token always survives; ties at
-    the border go to the lower id.
+    Other tokens get a logit of -inf. The most probable token always survives; ties at the
+    boundary go to the lower id.
 
     Args:
         logits: `[batch, vocab_size]` float, nats, after temperature.
@@ -106,16 +106,15 @@ def keep_top_p(logits: Logits, p: float) -> Logits:
         `[batch, vocab_size]`, the dtype of `logits`.
 
     Raises:
-        ConfigError: `p` lies outside `(0, 1]`.
+        ConfigError: `p` is outside `(0, 1]`.
 
-    A token is kept while the mass *before* it is below `p`: testing the mass that
-    includes it keeps one too many when they are equal. "Equal" has a relative room of
-    1e-6, the rounding of float32 logits.
+    A token is kept while the mass *before* it is below `p`: testing the mass that includes it
+    keeps one too many when they are equal. Equality has a relative tolerance of 1e-6, the
+    rounding of float32 logits.
 
     Source: Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration".
     """
-    if not 0 < p <= 1:
-        raise ConfigError(f"`top_p` must lie in (0, 1]. Received: {p}. Pass --top-p.")
+    check_sampling("top_p", p)
     if p == 1:
         return logits
     descending = np.sort(logits, axis=-1)[:, ::-1]
@@ -123,15 +122,15 @@ def keep_top_p(logits: Logits, p: float) -> Logits:
     mass = probs.cumsum(axis=-1, dtype=np.float64)
     reached = mass - probs >= p * (1 - MASS_TOLERANCE) * mass[:, -1:]
     reached[:, 0] = False
-    border = np.where(reached, np.inf, descending).min(axis=-1, keepdims=True)
-    return _keep_largest(logits, border, (~reached).sum(axis=-1, keepdims=True))
+    boundary = np.where(reached, np.inf, descending).min(axis=-1, keepdims=True)
+    return _keep_largest(logits, boundary, (~reached).sum(axis=-1, keepdims=True))
 
 
-def keep_min_p(logits: Logits, p: float) -> Logits:
-    """Keep the tokens at least `p` times as probable as the most probable one.
+def keep_min_p(logits: FloatArray, p: float) -> FloatArray:
+    """Keep the tokens that are at least `p` times as probable as the most probable one.
 
-    The others get a logit of -inf. The most probable token always survives; tokens of
-    one probability survive or go together.
+    Other tokens get a logit of -inf. The most probable token always survives; equally probable
+    tokens are kept or removed together.
 
     Args:
         logits: `[batch, vocab_size]` float, nats, after temperature.
@@ -141,26 +140,25 @@ def keep_min_p(logits: Logits, p: float) -> Logits:
         `[batch, vocab_size]`, the dtype of `logits`.
 
     Raises:
-        ConfigError: `p` lies outside `(0, 1]`.
+        ConfigError: `p` is outside `(0, 1]`.
 
-    A ratio of exactly `p` is kept, with a relative room of 1e-6, the rounding of
-    float32 logits. No probabilities are needed: their ratio is a difference of logits.
+    A ratio of exactly `p` is kept, with a relative tolerance of 1e-6, the rounding of float32
+    logits. No probabilities are computed: their ratio is a difference of logits.
 
-    Source: Nguyen et al. 2024, "Turning Up the Heat: Min-p Sampling for Creative and
-    Coherent LLM Outputs".
+    Source: Nguyen et al. 2024, "Turning Up the Heat: Min-p Sampling for Creative and Coherent
+    LLM Outputs".
     """
-    if not 0 < p <= 1:
-        raise ConfigError(f"`min_p` must lie in (0, 1]. Received: {p}. Pass --min-p.")
+    check_sampling("min_p", p)
     log_ratios = logits - logits.max(axis=-1, keepdims=True)
     return _keep(logits, log_ratios >= np.log(p) - MASS_TOLERANCE)
 
 
-def keep_typical(logits: Logits, p: float) -> Logits:
+def keep_typical(logits: FloatArray, p: float) -> FloatArray:
     """Keep the smallest set of typical tokens whose probability mass reaches `p`.
 
-    A token is typical when its surprise is near the entropy of its row: a very probable
-    token can go. The others get a logit of -inf. The most typical token always
-    survives; among equally typical ones at the border the lower ids do.
+    A token is typical if its surprise is near the entropy of its row, so a very probable token
+    may be removed. Other tokens get a logit of -inf. The most typical token always survives;
+    ties at the boundary go to the lower id.
 
     Args:
         logits: `[batch, vocab_size]` float, nats, after temperature.
@@ -170,20 +168,19 @@ def keep_typical(logits: Logits, p: float) -> Logits:
         `[batch, vocab_size]`, the dtype of `logits`.
 
     Raises:
-        ConfigError: `p` lies outside `(0, 1]`.
+        ConfigError: `p` is outside `(0, 1]`.
 
-    As in `keep_top_p`, a token is kept while the mass of the more typical ones is below
-    `p`, with the same room for rounding.
+    As in `keep_top_p`, a token is kept while the mass of the more typical ones is below `p`,
+    with the same tolerance.
 
     Source: Meister et al. 2023, "Locally Typical Sampling".
     """
-    if not 0 < p <= 1:
-        raise ConfigError(f"`typical_p` must lie in (0, 1]. Received: {p}. Pass --typical-p.")
+    check_sampling("typical_p", p)
     if p == 1:
         return logits
     log_probs = log_softmax(logits)
     probs = np.exp(log_probs)
-    # a token that cannot come has no part in the entropy: 0 * -inf would be nan
+    # A token of probability 0 adds nothing to the entropy: 0 * -inf would be NaN.
     entropy = -(probs * np.where(probs > 0, log_probs, 0)).sum(axis=-1, keepdims=True)
     order = np.abs(log_probs + entropy).argsort(axis=-1, kind="stable")
     sorted_probs = np.take_along_axis(probs, order, axis=-1)
@@ -194,103 +191,92 @@ def keep_typical(logits: Logits, p: float) -> Logits:
     return _keep(logits, kept)
 
 
-def keep_top_n_sigma(logits: Logits, n: float) -> Logits:
+def keep_top_n_sigma(logits: FloatArray, n: float) -> FloatArray:
     """Keep the tokens within `n` standard deviations of the largest logit.
 
-    The others get a logit of -inf. The most probable token always survives; tokens of
-    one logit survive or go together. Temperature does not change which ones survive.
+    Other tokens get a logit of -inf. The most probable token always survives; tokens with equal
+    logits are kept or removed together. The kept set does not depend on the temperature.
 
     Args:
         logits: `[batch, vocab_size]` float, nats.
-        n: Above 0, in standard deviations; the paper takes 1.
+        n: Greater than 0, in standard deviations; 1 in the paper.
 
     Returns:
         `[batch, vocab_size]`, the dtype of `logits`.
 
     Raises:
-        ConfigError: `n` is not a number above 0.
+        ConfigError: `n` is not a number greater than 0.
 
-    The standard deviation is that of the row's finite logits as a whole population:
-    divided by their number, not by one less. A logit on the border is kept, with a
-    relative room of 1e-6.
+    The standard deviation is that of the row's finite logits as a whole population: divided by
+    their number, not by one less. A logit on the boundary is kept, with a relative tolerance of
+    1e-6.
 
     Source: Tang et al. 2024, "Top-nσ: Not All Logits Are You Need".
     """
-    if not 0 < n < np.inf:
-        raise ConfigError(
-            f"`top_n_sigma` must be a number above 0. Received: {n}. Pass --top-n-sigma."
-        )
+    check_sampling("top_n_sigma", n)
     below_top = (logits.max(axis=-1, keepdims=True) - logits).astype(np.float64)
     sigma = below_top.std(axis=-1, keepdims=True, where=np.isfinite(below_top))
     return _keep(logits, below_top <= n * sigma * (1 + MASS_TOLERANCE))
 
 
 def exclude_top_choices(
-    logits: Logits, uniforms: NDArray[np.float64], probability: float, threshold: float
-) -> Logits:
-    """Now and then remove the likely tokens, all but the least likely of them (XTC).
+    logits: FloatArray, uniforms: Float64Array, probability: float, threshold: float
+) -> FloatArray:
+    """Remove, at random steps, all likely tokens except the least likely of them (XTC).
 
-    In a row whose uniform is below `probability`, the tokens with a probability of
-    `threshold` or more get a logit of -inf, except the least probable of these; the
-    lower id among equals stays. A row with fewer than two such tokens is left alone.
+    In a row whose uniform is below `probability`, the tokens with a probability of at least
+    `threshold` get a logit of -inf, except the least probable of these; ties go to the lower
+    id. A row with fewer than two such tokens does not change.
 
     Args:
         logits: `[batch, vocab_size]` float, nats.
-        uniforms: `[batch]` in `[0, 1)`, drawn for this step and not used for the draw
-            of the token itself.
-        probability: How often a row is touched, `0 < probability <= 1`.
-        threshold: What makes a token a top choice, `0 < threshold <= 1`; above 0.5
-            there are never two, so nothing is removed.
+        uniforms: `[batch]` in `[0, 1)`, not shared with the draw of the token itself.
+        probability: Probability of changing a row, `0 < probability <= 1`.
+        threshold: Probability from which a token is a top choice, `0 < threshold <= 1`; above
+            0.5 there are never two, so nothing is removed.
 
     Returns:
         `[batch, vocab_size]`, the dtype of `logits`.
 
     Raises:
-        ConfigError: `threshold` or `probability` lies outside its range.
+        ConfigError: `threshold` or `probability` is outside `(0, 1]`.
 
-    Source: p-e-w 2024, "Exclude Top Choices (XTC)", oobabooga/text-generation-webui,
-    pull request 6335.
+    Source: p-e-w 2024, "Exclude Top Choices (XTC)", oobabooga/text-generation-webui, pull
+    request 6335.
     """
-    if not 0 < threshold <= 1:
-        raise ConfigError(
-            f"`xtc_threshold` must lie in (0, 1]. Received: {threshold}. Pass --xtc-threshold."
-        )
-    if not 0 < probability <= 1:
-        raise ConfigError(
-            f"`xtc_probability` must lie in (0, 1]. Received: {probability}. "
-            "Pass --xtc-probability."
-        )
-    chosen = log_softmax(logits) >= np.log(threshold) - MASS_TOLERANCE
-    least = np.where(chosen, logits, np.inf).argmin(axis=-1)
-    removed = chosen & (uniforms < probability)[:, None]
+    check_sampling("xtc_threshold", threshold)
+    check_sampling("xtc_probability", probability)
+    top = log_softmax(logits) >= np.log(threshold) - MASS_TOLERANCE
+    least = np.where(top, logits, np.inf).argmin(axis=-1)
+    removed = top & (uniforms < probability)[:, None]
     removed[np.arange(len(logits)), least] = False
     return _keep(logits, ~removed)
 
 
-def log_softmax(logits: Logits) -> NDArray[np.float64]:
-    """Return the log-probabilities, in nats, in float64.
+def log_softmax(logits: FloatArray) -> Float64Array:
+    """Return log-probabilities in nats, computed in float64.
 
     Args:
-        logits: `[batch, vocab_size]` float, nats; each row has a finite maximum.
+        logits: `[..., vocab_size]` float, nats; each row has a finite maximum.
 
     Returns:
-        `[batch, vocab_size]` float64; -inf where the logit is.
+        `[..., vocab_size]` float64; -inf where the logit is -inf.
     """
-    shifted = (logits - logits.max(axis=-1, keepdims=True)).astype(np.float64)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    log_probs = logits.astype(np.float64)
+    log_probs -= log_probs.max(axis=-1, keepdims=True)
+    log_probs -= np.log(np.exp(log_probs).sum(axis=-1, keepdims=True))
+    return log_probs
 
 
-def _keep(logits: Logits, kept: NDArray[np.bool_]) -> Logits:
+def _keep(logits: FloatArray, kept: BoolArray) -> FloatArray:
     return np.where(kept, logits, logits.dtype.type(-np.inf))
 
 
-def _keep_largest(
-    logits: Logits, border: NDArray[np.floating], counts: NDArray[np.integer]
-) -> Logits:
-    """Keep `counts` tokens a row, `border` being the smallest logit that survives."""
-    kept = logits >= border
+def _keep_largest(logits: FloatArray, boundary: FloatArray, counts: IntArray) -> FloatArray:
+    """Keep `counts` tokens per row; `boundary` is the smallest logit that survives."""
+    kept = logits >= boundary
     if np.count_nonzero(kept) > counts.sum():
-        above = logits > border
-        room = counts - above.sum(axis=-1, keepdims=True)
-        kept = above | (kept & ((kept & ~above).cumsum(axis=-1) <= room))
+        above = logits > boundary
+        num_ties = counts - above.sum(axis=-1, keepdims=True)
+        kept = above | (kept & ((kept & ~above).cumsum(axis=-1) <= num_ties))
     return _keep(logits, kept)

@@ -1,72 +1,67 @@
-"""Mirostat 2: a limit on surprise, moved after every token towards a target.
+"""Mirostat 2: a bound on surprise that moves toward a target after every token.
 
-The limit `mu` is the state of a row: an argument of one function, the result of the
-other, 2 * tau at the start.
+The bound `mu` is the state of a row: an argument of one function and the result of the other.
+It starts at twice the target.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
+from textgen.arrays import Float64Array, FloatArray
 from textgen.errors import ConfigError
-from textgen.sampling.filters import MASS_TOLERANCE, Logits, log_softmax
+from textgen.sampling.checks import check_sampling
+from textgen.sampling.filters import MASS_TOLERANCE, log_softmax
 
 
-def keep_surprise_below(logits: Logits, mu: NDArray[np.float64]) -> Logits:
+def keep_surprise_below(logits: FloatArray, mu: Float64Array) -> FloatArray:
     """Keep the tokens whose surprise, -log2 of their probability, is at most `mu`.
 
-    The others get a logit of -inf. The most probable token always survives, the lower
-    id among equals.
+    Other tokens get a logit of -inf. The most probable token always survives; ties go to the
+    lower id.
 
     Args:
         logits: `[batch, vocab_size]` float, nats, after temperature.
-        mu: `[batch]` bits, one limit a row; may be below 0.
+        mu: `[batch]` bits, one bound per row; may be negative.
 
     Returns:
         `[batch, vocab_size]`, the dtype of `logits`.
 
     Raises:
-        ConfigError: `mu` is not one number for each row.
+        ConfigError: `mu` is not one number per row.
 
-    A surprise of exactly `mu` is kept, with a room of 1e-6 nats, the rounding of
-    float32 logits.
+    A surprise of exactly `mu` is kept, with a tolerance of 1e-6 nats, the rounding of float32
+    logits.
 
-    Source: Basu et al. 2021, "Mirostat: A Neural Text Decoding Algorithm that Directly
-    Controls Perplexity", algorithm 2.
+    Source: Basu et al. 2021, "Mirostat: A Neural Text Decoding Algorithm that Directly Controls
+    Perplexity", algorithm 2.
     """
     if mu.shape != logits.shape[:1] or np.isnan(mu).any():
         raise ConfigError(
-            f"`mu` must hold one number for each of {len(logits)} rows. Received: {mu}. "
-            "Start from 2 * tau, --mirostat."
+            f"`mu` must have one number for each of {len(logits)} rows. Received: {mu}. "
+            "Start from twice the target surprise."
         )
     kept = log_softmax(logits) >= -np.log(2) * mu[:, None] - MASS_TOLERANCE
     kept[np.arange(len(logits)), logits.argmax(axis=-1)] = True
     return np.where(kept, logits, logits.dtype.type(-np.inf))
 
 
-def next_mu(
-    mu: NDArray[np.float64], surprise: NDArray[np.float64], tau: float, eta: float
-) -> NDArray[np.float64]:
-    """Move the limit against the error: down after a surprising token, up after a dull one.
+def next_mu(mu: Float64Array, surprise: Float64Array, tau: float, eta: float) -> Float64Array:
+    """Return the bounds for the next token: lower after a surprising one, higher after others.
 
     Args:
-        mu: `[batch]` bits, the limits that the tokens were drawn under.
+        mu: `[batch]` bits, the bounds that the tokens were drawn under.
         surprise: `[batch]` bits, -log2 of the probability of each drawn token.
-        tau: Target surprise, bits a token, above 0.
-        eta: Learning rate, above 0; the paper takes 0.1.
+        tau: Target surprise, bits per token, greater than 0.
+        eta: Learning rate, greater than 0; 0.1 in the paper.
 
     Returns:
         `[batch]` bits, `mu - eta * (surprise - tau)`.
 
     Raises:
-        ConfigError: `tau` or `eta` lies outside its range.
+        ConfigError: `tau` or `eta` is out of range.
 
-    Source: Basu et al. 2021, "Mirostat: A Neural Text Decoding Algorithm that Directly
-    Controls Perplexity", algorithm 2.
+    Source: Basu et al. 2021, "Mirostat: A Neural Text Decoding Algorithm that Directly Controls
+    Perplexity", algorithm 2.
     """
-    if not 0 < tau < np.inf:
-        raise ConfigError(f"`mirostat` must be a number above 0. Received: {tau}. Pass --mirostat.")
-    if not 0 < eta < np.inf:
-        raise ConfigError(
-            f"`mirostat_rate` must be a number above 0. Received: {eta}. Pass --mirostat-rate."
-        )
+    check_sampling("mirostat", tau)
+    check_sampling("mirostat_rate", eta)
     return mu - eta * (surprise - tau)

@@ -1,57 +1,50 @@
-"""Against repetition: what was written lowers the logits of what may come.
+"""Penalties against repetition: earlier tokens lower the logits of the next one.
 
-Every function takes `[batch, vocab_size]` logits and `[batch, window]` history, the
-latest tokens of each row, prompt and written, right-aligned, -1 where there is none
-yet. It returns `[batch, vocab_size]`, leaves its arguments as they were, and treats a
-logit of -inf as a token that cannot come.
+Every function takes `[batch, vocab_size]` logits and a `[batch, window]` history: the latest
+tokens of each row, prompt included, right-aligned, -1 before the first. It returns
+`[batch, vocab_size]`, does not modify its arguments, and treats a logit of -inf as a token of
+probability 0.
 """
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from textgen.errors import ConfigError
-from textgen.sampling.filters import Logits
+from textgen.arrays import Float64Array, FloatArray, Int32Array, Int64Array
+from textgen.sampling.checks import check_sampling
 
-History = NDArray[np.int32]
-
-# "None yet" in a history.
+# Fills a history before the first token.
 NO_TOKEN = -1
-# A token this far below the others has no probability left, and a logit this far down,
+# A token whose logit is this far below the others has no probability left, and a logit this low,
 # divided by the smallest temperature, stays within float32.
-LARGEST_PENALTY = 1e6
+MAX_PENALTY = 1e6
 
 
-def penalize_repetition(logits: Logits, history: History, penalty: float) -> Logits:
+def penalize_repetition(logits: FloatArray, history: Int32Array, penalty: float) -> FloatArray:
     """Divide the positive logits of tokens in `history` by `penalty`, multiply the others.
 
-    Each token is treated once, however often it is there.
+    Each token is penalized once, however often it occurs.
 
     Args:
         logits: `[batch, vocab_size]` float, nats.
         history: `[batch, window]` ids in `[0, vocab_size)`, or -1 for none.
-        penalty: Above 0; above 1 discourages, below 1 encourages. Beyond 1e6 it counts
-            as 1e6, below 1e-6 as 1e-6.
+        penalty: Greater than 0; above 1 discourages, below 1 encourages. Limited to
+            `[1e-6, 1e6]`.
 
     Returns:
         `[batch, vocab_size]`, the dtype of `logits`.
 
     Raises:
-        ConfigError: `penalty` is not a number above 0.
+        ConfigError: `penalty` is not a number greater than 0.
 
-    Source: Keskar et al. 2019, "CTRL: A Conditional Transformer Language Model for
-    Controllable Generation".
+    Source: Keskar et al. 2019, "CTRL: A Conditional Transformer Language Model for Controllable
+    Generation".
     """
-    if not 0 < penalty < np.inf:
-        raise ConfigError(
-            f"`repetition_penalty` must be a number above 0. Received: {penalty}. "
-            "Pass --repetition-penalty."
-        )
-    factor = min(max(penalty, 1 / LARGEST_PENALTY), LARGEST_PENALTY)
+    check_sampling("repetition_penalty", penalty)
+    factor = min(max(penalty, 1 / MAX_PENALTY), MAX_PENALTY)
     rows, token_ids = _occurrences(history)
     seen = logits[rows, token_ids]
     penalized = logits.copy()
@@ -59,8 +52,8 @@ def penalize_repetition(logits: Logits, history: History, penalty: float) -> Log
     return penalized
 
 
-def penalize_presence(logits: Logits, history: History, alpha: float) -> Logits:
-    """Subtract `alpha` from the logit of each token in `history`, once.
+def penalize_presence(logits: FloatArray, history: Int32Array, alpha: float) -> FloatArray:
+    """Subtract `alpha` once from the logit of each token in `history`.
 
     Args:
         logits: `[batch, vocab_size]` float, nats.
@@ -75,18 +68,15 @@ def penalize_presence(logits: Logits, history: History, alpha: float) -> Logits:
 
     Source: OpenAI API reference, `presence_penalty`.
     """
-    if not math.isfinite(alpha):
-        raise ConfigError(
-            f"`presence_penalty` must be a number. Received: {alpha}. Pass --presence-penalty."
-        )
+    check_sampling("presence_penalty", alpha)
     rows, token_ids = _occurrences(history)
     penalized = logits.copy()
-    penalized[rows, token_ids] = logits[rows, token_ids] - _bounded(alpha)
+    penalized[rows, token_ids] = logits[rows, token_ids] - _limited(alpha)
     return penalized
 
 
-def penalize_frequency(logits: Logits, history: History, alpha: float) -> Logits:
-    """Subtract `alpha` from the logit of a token for each time it is in `history`.
+def penalize_frequency(logits: FloatArray, history: Int32Array, alpha: float) -> FloatArray:
+    """Subtract `alpha` from the logit of a token once per occurrence in `history`.
 
     Args:
         logits: `[batch, vocab_size]` float, nats.
@@ -101,38 +91,32 @@ def penalize_frequency(logits: Logits, history: History, alpha: float) -> Logits
 
     Source: OpenAI API reference, `frequency_penalty`.
     """
-    if not math.isfinite(alpha):
-        raise ConfigError(
-            f"`frequency_penalty` must be a number. Received: {alpha}. Pass --frequency-penalty."
-        )
+    check_sampling("frequency_penalty", alpha)
     rows, token_ids = _occurrences(history)
     places = rows * logits.shape[-1] + token_ids
     counts = np.bincount(places, minlength=logits.size).reshape(logits.shape)
-    return logits - _bounded(alpha * counts).astype(logits.dtype)
+    return logits - _limited(alpha * counts).astype(logits.dtype)
 
 
-def forbid_repeated_ngrams(logits: Logits, history: History, n: int) -> Logits:
-    """Give -inf to each token that would complete an n-gram already in `history`.
+def forbid_repeated_ngrams(logits: FloatArray, history: Int32Array, n: int) -> FloatArray:
+    """Set the logit of each token that would repeat an n-gram of `history` to -inf.
 
     Args:
         logits: `[batch, vocab_size]` float, nats.
         history: `[batch, window]` ids in `[0, vocab_size)`, or -1 for none.
-        n: Length of the n-gram, at least 1; 1 forbids every token in `history`. While
-            a row holds fewer than `n` tokens nothing is forbidden.
+        n: Length of the n-gram, at least 1; 1 forbids every token in `history`. Nothing is
+            forbidden in a row with fewer than `n` tokens.
 
     Returns:
-        `[batch, vocab_size]`, the dtype of `logits`. A row in which no token would be
-        left stays as it was.
+        `[batch, vocab_size]`, the dtype of `logits`. A row in which no token would be left does
+        not change.
 
     Raises:
-        ConfigError: `n` is below 1.
+        ConfigError: `n` is less than 1.
 
     Source: Paulus et al. 2017, "A Deep Reinforced Model for Abstractive Summarization".
     """
-    if n < 1:
-        raise ConfigError(
-            f"`no_repeat_ngram` must be at least 1. Received: {n}. Pass --no-repeat-ngram."
-        )
+    check_sampling("no_repeat_ngram", n)
     window = history.shape[-1]
     if window < n:
         return logits
@@ -147,97 +131,84 @@ def forbid_repeated_ngrams(logits: Logits, history: History, n: int) -> Logits:
 
 
 def penalize_dry(
-    logits: Logits,
-    history: History,
+    logits: FloatArray,
+    history: Int32Array,
     multiplier: float,
     base: float,
     allowed_length: int,
     breakers: Sequence[int] = (),
-) -> Logits:
-    """Penalize the tokens that would prolong a repetition, the more the longer it is (DRY).
+) -> FloatArray:
+    """Penalize the tokens that would extend a repetition, more the longer it is (DRY).
 
-    Where the end of `history` stands in it once more, `length` tokens long, the token
-    that followed there loses `multiplier * base ** (length - allowed_length)`, if
-    `length >= allowed_length`. Of several places before one token the longest counts.
+    Where the last `length` tokens of `history` also occur earlier in it, the token that followed
+    them there loses `multiplier * base ** (length - allowed_length)`, if
+    `length >= allowed_length`. If a token followed several such places, the longest counts.
 
     Args:
         logits: `[batch, vocab_size]` float, nats.
         history: `[batch, window]` ids in `[0, vocab_size)`, or -1 for none.
-        multiplier: Penalty of the shortest match, nats, above 0; the author's is 0.8.
-        base: Growth a token of the match, above 0; the author's is 1.75.
-        allowed_length: Tokens of the shortest match, at least 1; the author's is 2.
-        breakers: Ids that no match runs across and that are never penalized.
+        multiplier: Penalty of the shortest match, nats, greater than 0; 0.8 in the source.
+        base: Growth per token of the match, greater than 0; 1.75 in the source.
+        allowed_length: Tokens of the shortest match, at least 1; 2 in the source.
+        breakers: Ids that no match extends across and that are never penalized.
 
     Returns:
         `[batch, vocab_size]`, the dtype of `logits`.
 
     Raises:
-        ConfigError: `multiplier`, `base` or `allowed_length` lies outside its range.
+        ConfigError: `multiplier`, `base` or `allowed_length` is out of range.
 
-    Penalties end at 1e6, so nothing overflows; the author's end at 50 matched tokens.
+    A penalty is at most 1e6, so nothing overflows; in the source, at most 50 tokens match.
 
-    Source: p-e-w 2024, "DRY: A modern repetition penalty that reliably prevents
-    looping", oobabooga/text-generation-webui, pull request 5677.
+    Source: p-e-w 2024, "DRY: A modern repetition penalty that reliably prevents looping",
+    oobabooga/text-generation-webui, pull request 5677.
     """
-    _check_dry(multiplier, base, allowed_length)
-    longest = allowed_length + _growing_tokens(multiplier, base, history.shape[-1])
-    lengths = _match_lengths(history, longest, breakers)
-    rows, token_ids, excess = _prolongations(history, lengths, allowed_length, logits.shape)
+    check_sampling("dry_multiplier", multiplier)
+    check_sampling("dry_base", base)
+    check_sampling("dry_allowed_length", allowed_length)
+    max_length = allowed_length + _max_excess(multiplier, base, history.shape[-1])
+    lengths = _match_lengths(history, max_length, breakers)
+    rows, token_ids, excess = _extensions(history, lengths, allowed_length, logits.shape)
     penalized = logits.copy()
     penalized[rows, token_ids] -= _dry_penalties(excess, multiplier, base)
     return penalized
 
 
-def _check_dry(multiplier: float, base: float, allowed_length: int) -> None:
-    for name, value, limit, inside in (
-        ("multiplier", multiplier, "a number above 0", 0 < multiplier < np.inf),
-        ("base", base, "a number above 0", 0 < base < np.inf),
-        ("allowed_length", allowed_length, "at least 1", allowed_length >= 1),
-    ):
-        if not inside:
-            raise ConfigError(
-                f"`dry_{name}` must be {limit}. Received: {value}. "
-                f"Pass --dry-{name.replace('_', '-')}."
-            )
-
-
-def _growing_tokens(multiplier: float, base: float, window: int) -> int:
-    """How many tokens above the allowed length change the penalty."""
+def _max_excess(multiplier: float, base: float, window: int) -> int:
+    """Return the number of tokens above the allowed length that still change the penalty."""
     if base < 1:
         return window
     if base == 1:
         return 0
-    return min(window, math.ceil(_log_room(multiplier) / math.log(base)))
+    return min(window, math.ceil(_max_log_growth(multiplier) / math.log(base)))
 
 
-def _dry_penalties(
-    excess: NDArray[np.int64], multiplier: float, base: float
-) -> NDArray[np.float64]:
-    log_growth = np.minimum(excess * math.log(base), _log_room(multiplier))
-    return _bounded(multiplier * np.exp(log_growth))
+def _dry_penalties(excess: Int64Array, multiplier: float, base: float) -> Float64Array:
+    log_growth = np.minimum(excess * math.log(base), _max_log_growth(multiplier))
+    return _limited(multiplier * np.exp(log_growth))
 
 
-def _log_room(multiplier: float) -> float:
-    """The logarithm of the growth at which a penalty is as large as it may be."""
-    return max(0.0, math.log(LARGEST_PENALTY) - math.log(multiplier))
+def _max_log_growth(multiplier: float) -> float:
+    """Return the logarithm of the growth at which a penalty reaches its maximum."""
+    return max(0.0, math.log(MAX_PENALTY) - math.log(multiplier))
 
 
-def _match_lengths(history: History, longest: int, breakers: Sequence[int]) -> NDArray[np.int64]:
-    """How many tokens up to each place equal those at the end of `history`.
+def _match_lengths(history: Int32Array, max_length: int, breakers: Sequence[int]) -> Int64Array:
+    """Return the number of tokens up to each place that equal those at the end of `history`.
 
-    `[batch, window - 1]`; 0 where a breaker comes next. All places grow by one token at
-    a time and drop out when they differ, so the loop runs once a token of the longest
-    match, `longest` at most.
+    `[batch, window - 1]`; 0 where a breaker is next. All places grow by one token at a time and
+    drop out when they differ, so the loop runs once per token of the longest match, at most
+    `max_length` times.
     """
     window = history.shape[-1]
-    walls = np.isin(history, (NO_TOKEN, *breakers))
+    is_breaker = np.isin(history, (NO_TOKEN, *breakers))
     lengths = np.zeros((len(history), max(window - 1, 0)), dtype=np.int64)
-    rows, places = (~walls[:, 1:]).nonzero()
-    for back in range(min(longest, window - 1)):
+    rows, places = (~is_breaker[:, 1:]).nonzero()
+    for back in range(min(max_length, window - 1)):
         inside = places >= back
         rows, places = rows[inside], places[inside]
         last = window - 1 - back
-        same = (history[rows, places - back] == history[rows, last]) & ~walls[rows, last]
+        same = (history[rows, places - back] == history[rows, last]) & ~is_breaker[rows, last]
         rows, places = rows[same], places[same]
         if not len(rows):
             break
@@ -245,10 +216,10 @@ def _match_lengths(history: History, longest: int, breakers: Sequence[int]) -> N
     return lengths
 
 
-def _prolongations(
-    history: History, lengths: NDArray[np.int64], allowed_length: int, shape: tuple[int, ...]
-) -> tuple[NDArray[np.intp], History, NDArray[np.int64]]:
-    """Row and id of each token after a match, and its longest match above the allowed."""
+def _extensions(
+    history: Int32Array, lengths: Int64Array, allowed_length: int, shape: tuple[int, ...]
+) -> tuple[NDArray[np.intp], Int32Array, Int64Array]:
+    """Return row and id of each token after a match, and how far the match exceeds the allowed."""
     rows, places = (lengths >= allowed_length).nonzero()
     token_ids = history[rows, places + 1]
     longest = np.zeros(shape, dtype=np.int64)
@@ -256,12 +227,12 @@ def _prolongations(
     return rows, token_ids, longest[rows, token_ids] - allowed_length
 
 
-def _bounded(penalties: Any) -> Any:
-    """A number or an array, within what float32 logits can bear."""
-    return np.clip(penalties, -LARGEST_PENALTY, LARGEST_PENALTY)
+def _limited(penalties: FloatArray | float) -> Float64Array:
+    """Return penalties within the range that float32 logits allow."""
+    return np.clip(np.asarray(penalties, np.float64), -MAX_PENALTY, MAX_PENALTY)
 
 
-def _occurrences(history: History) -> tuple[NDArray[np.intp], History]:
-    """The row and the id of every token in `history`."""
+def _occurrences(history: Int32Array) -> tuple[NDArray[np.intp], Int32Array]:
+    """Return row and id of every token in `history`."""
     rows, places = (history != NO_TOKEN).nonzero()
     return rows, history[rows, places]

@@ -1,20 +1,19 @@
-"""The one fixed order in which logits are processed, printable with `str`.
+"""The fixed order in which logits are processed.
 
-Bias and bans; penalties; temperature; top-k, top-p, min-p, typical, top-nσ, XTC; mirostat.
-So a banned token never uses up a place, penalties act on the model's own logits, and
-every filter measures mass at the temperature in force, among what the one before left.
+Bias and bans; penalties; temperature; top-k, top-p, min-p, typical, top-nσ, XTC; mirostat. So a
+banned token never takes one of the k places, penalties act on the model's own logits, and every
+filter measures mass at the temperature of the step, among the tokens that earlier filters kept.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from textgen.arrays import Float32Array, Float64Array, FloatArray, Int32Array
 from textgen.config import SamplingConfig
 from textgen.sampling.filters import (
-    Logits,
     add_bias,
     exclude_top_choices,
     keep_min_p,
@@ -36,33 +35,33 @@ from textgen.sampling.penalties import (
 
 @dataclass(kw_only=True)
 class StepContext:
-    """What of the past and of the moment processors may look at.
+    """Per-step inputs available to processors.
 
     Attributes:
         history: int32 `[batch, window]`, the latest tokens, right-aligned, -1 before the first.
-        temperature: Of this step; above 0.
+        temperature: Of this step; greater than 0 where it is read.
         uniforms: `[batch]` in `[0, 1)`, for decisions other than the draw itself.
         max_surprise: `[batch]`, mirostat's bound in bits.
     """
 
-    history: NDArray[np.int32]
+    history: Int32Array
     temperature: float
-    uniforms: NDArray[np.float64]
-    max_surprise: NDArray[np.float64]
+    uniforms: Float64Array
+    max_surprise: Float64Array
 
 
 @dataclass(frozen=True)
 class ProcessorStep:
-    """One function with its settings; prints as `keep_top_k(40)`.
+    """A function with its settings; prints as `keep_top_k(40)`.
 
     Attributes:
-        function: Takes logits, what it `reads`, and the `values`; returns logits.
+        function: Takes logits, the values of `reads`, and `values`; returns logits.
         values: Its settings.
-        reads: Names of what it takes from the `StepContext`.
-        shown: What is printed as its arguments instead.
+        reads: Names of the `StepContext` attributes that it takes.
+        shown: Printed as its arguments, if not empty.
     """
 
-    function: Callable[..., Logits]
+    function: Callable[..., FloatArray]
     values: tuple[Any, ...] = ()
     reads: tuple[str, ...] = ()
     shown: tuple[str, ...] = ()
@@ -72,7 +71,7 @@ class ProcessorStep:
         """The function's name."""
         return self.function.__name__
 
-    def __call__(self, logits: Logits, context: StepContext) -> Logits:
+    def __call__(self, logits: FloatArray, context: StepContext) -> FloatArray:
         """Return the processed logits, `[batch, vocab_size]`."""
         read = (getattr(context, name) for name in self.reads)
         return self.function(logits, *read, *self.values)
@@ -86,13 +85,13 @@ class ProcessorStep:
 
 
 def build_processors(
-    config: SamplingConfig, bias: NDArray[np.float32] | None = None
+    config: SamplingConfig, bias: Float32Array | None = None
 ) -> tuple[ProcessorStep, ...]:
-    """Return the steps that `config` asks for, in the order they are applied.
+    """Return the processing steps of `config`, in the order they are applied.
 
     Args:
-        config: A request; `None` leaves a step out. At temperature 0 only bias and penalties
-            are left, since the most probable token survives every other step.
+        config: The settings; a step whose setting is None is left out. At temperature 0 only
+            bias and penalties remain, since the most probable token survives every other step.
         bias: `[vocab_size]`, added to the logits; -inf bans a token.
 
     Returns:
@@ -109,37 +108,53 @@ def build_processors(
 
 
 def _temperature_step(config: SamplingConfig) -> ProcessorStep:
-    last = config.final_temperature
-    shown = f"{config.temperature}" + ("" if last is None else f" to {last}")
+    final = config.final_temperature
+    shown = f"{config.temperature}" + ("" if final is None else f" to {final}")
     return ProcessorStep(scale_by_temperature, (), ("temperature",), (shown,))
 
 
-# each: the setting that switches it on, the function, what it reads, its further settings
-_Row = tuple[str, Callable[..., Logits], tuple[str, ...], tuple[str, ...]]
-_PENALTIES: tuple[_Row, ...] = (
-    ("repetition_penalty", penalize_repetition, ("history",), ()),
-    ("presence_penalty", penalize_presence, ("history",), ()),
-    ("frequency_penalty", penalize_frequency, ("history",), ()),
-    ("no_repeat_ngram", forbid_repeated_ngrams, ("history",), ()),
-    ("dry_multiplier", penalize_dry, ("history",), ("dry_base", "dry_allowed_length")),
+class _Entry(NamedTuple):
+    """A processor that is switched on by one setting.
+
+    Attributes:
+        setting: Switches it on, and is its first value.
+        function: Computes it.
+        reads: Names of the `StepContext` attributes that it takes.
+        further_settings: Its other values.
+    """
+
+    setting: str
+    function: Callable[..., FloatArray]
+    reads: tuple[str, ...] = ()
+    further_settings: tuple[str, ...] = ()
+
+
+_PENALTIES = (
+    _Entry("repetition_penalty", penalize_repetition, ("history",)),
+    _Entry("presence_penalty", penalize_presence, ("history",)),
+    _Entry("frequency_penalty", penalize_frequency, ("history",)),
+    _Entry("no_repeat_ngram", forbid_repeated_ngrams, ("history",)),
+    _Entry("dry_multiplier", penalize_dry, ("history",), ("dry_base", "dry_allowed_length")),
 )
-_FILTERS: tuple[_Row, ...] = (
-    ("top_k", keep_top_k, (), ()),
-    ("top_p", keep_top_p, (), ()),
-    ("min_p", keep_min_p, (), ()),
-    ("typical_p", keep_typical, (), ()),
-    ("top_n_sigma", keep_top_n_sigma, (), ()),
-    ("xtc_probability", exclude_top_choices, ("uniforms",), ("xtc_threshold",)),
+_FILTERS = (
+    _Entry("top_k", keep_top_k),
+    _Entry("top_p", keep_top_p),
+    _Entry("min_p", keep_min_p),
+    _Entry("typical_p", keep_typical),
+    _Entry("top_n_sigma", keep_top_n_sigma),
+    _Entry("xtc_probability", exclude_top_choices, ("uniforms",), ("xtc_threshold",)),
 )
 # Settings that keep a subset of the tokens; at temperature 0 they change nothing.
-FILTER_SETTINGS = (*(name for name, *_ in _FILTERS), "mirostat")
+FILTER_SETTINGS = (*(entry.setting for entry in _FILTERS), "mirostat")
 
 
-def _steps(rows: Sequence[_Row], config: SamplingConfig) -> list[ProcessorStep]:
+def _steps(entries: Sequence[_Entry], config: SamplingConfig) -> list[ProcessorStep]:
     return [
         ProcessorStep(
-            function, tuple(getattr(config, setting) for setting in (name, *further)), reads
+            entry.function,
+            tuple(getattr(config, name) for name in (entry.setting, *entry.further_settings)),
+            entry.reads,
         )
-        for name, function, reads, further in rows
-        if getattr(config, name) is not None
+        for entry in entries
+        if getattr(config, entry.setting) is not None
     ]

@@ -35,7 +35,7 @@ from textgen.engines.quantization import (
 from textgen.errors import ConfigError
 from textgen.models.weights import ModelWeights
 from textgen.sampling.draw import pick
-from textgen.sampling.filters import MASS_TOLERANCE, SMALLEST_TEMPERATURE
+from textgen.sampling.filters import MASS_TOLERANCE, MIN_TEMPERATURE
 
 Array = NDArray[np.float32]
 Pair = tuple[NDArray[Any], Array]
@@ -271,7 +271,7 @@ def _loop_inputs(
         )
     if sampling.temperature == 0:
         return Draw(greedy=True), values
-    temperature = min(max(sampling.temperature, SMALLEST_TEMPERATURE), _LARGEST_TEMPERATURE)
+    temperature = min(max(sampling.temperature, MIN_TEMPERATURE), _LARGEST_TEMPERATURE)
     values["temperature"] = np.array(temperature, np.float32)
     if sampling.top_k is not None and sampling.top_k < vocab_size:
         values["top_k"] = np.array([sampling.top_k], np.int64)

@@ -1,1 +1,1 @@
-"""Restraints: what forbids tokens by what a row has written so far."""
+"""Restraints: forbid or favor tokens, depending on what a row has generated so far."""

@@ -1,19 +1,18 @@
-"""Text that matches a regular expression as a whole, within a number of tokens.
+"""Texts that match a regular expression as a whole, within a number of tokens.
 
-The pattern becomes an automaton over bytes, every token is walked through it from every
-state, and each state learns how few tokens it is from an end. A token is refused when
-the pattern could not be completed after it in the tokens that are left, so whatever is
-drawn, the text matches when it ends. Pieces of characters need no care: the automaton
+The pattern is compiled to an automaton over bytes, every token is walked through it from every
+state, and the fewest tokens to the end of a match are computed for each state. A token is
+forbidden if the pattern could not be completed after it in the remaining tokens, so whatever is
+drawn, the text matches when it ends. Parts of characters need no special care: the automaton
 reads UTF-8.
 
-The automaton is outlines-core's (Rust's regex-automata: in wheels, no dependencies, 1 ms
-to import). It is built over the 256 single bytes and not over the vocabulary: given the
-vocabulary, outlines-core refuses a whole pattern if one branch of it cannot be written.
+The automaton is that of outlines-core (Rust's regex-automata: in wheels, no dependencies, 1 ms to
+import). It is built over the 256 single bytes and not over the vocabulary: given the vocabulary,
+outlines-core refuses a whole pattern if one branch of it cannot be written.
 
-This module knows bytes, tokens and logits. It does NOT know models, how a token is
-drawn, or who reads the text. Compiling takes time and memory that grow with the square
-of counted repetitions, and `(a|b)*a(a|b){20}` has 2^20 states by nature: a pattern is to
-be trusted like a program.
+This module knows bytes, tokens and logits. It does NOT know models, how a token is drawn, or who
+reads the text. Compiling takes time and memory that grow with the square of counted repetitions,
+and `(a|b)*a(a|b){20}` has 2^20 states by nature: a pattern must be trusted like a program.
 
 Source: Willard and Louf 2023, "Efficient Guided Generation for Large Language Models".
 """
@@ -24,19 +23,20 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from textgen.arrays import BoolArray, FloatArray, Int32Array, Int64Array, IntArray
+from textgen.config import SamplingConfig, check_setting
 from textgen.errors import ConfigError
-from textgen.sampling import Logits
+from textgen.startup import require_extra
 from textgen.tokenizers.base import Tokenizer
 
 # `\w{1,100}` (31,700 states) takes 3 s to compile, `.{0,3800}` (34,200) 7 s; twice as many
 # states, four times as long.
 MAX_STATES = 35_000
-# Two int32 for each: what a token may do in each state.
+# Each is two int32: a token that may be written in a state, and the state that follows.
 MAX_MOVES = 20_000_000
 
-# States that one character of such a class takes; a set of letters takes 1 to 6.
+# States per character of such a class; a set of letters takes 1 to 6.
 _CLASS_STATES = (
     (re.compile(r"\\[wWpP]"), 317),
     (re.compile(r"\\[dD]"), 26),
@@ -48,22 +48,20 @@ _ATOM = re.compile(r"\\p\{[^}]*\}|\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(\d+)(?:,(\d*
 _VERBOSE = re.compile(r"\(\?[a-zA-Z]*x[a-zA-Z]*\)")
 
 _DEAD = -1
-_FAR = np.iinfo(np.int32).max
-
-_Ids = NDArray[np.int32]
+_UNREACHABLE = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True, eq=False)
 class RegexConstraint:
-    """A pattern compiled for one vocabulary; shared by any number of texts at once.
+    """A pattern compiled for one vocabulary, shared by any number of rows.
 
     The moves of state `q` are `first_move[q] : first_move[q + 1]`, by token id.
 
     Attributes:
         pattern: As it was given.
         vocab_size: Number of token ids.
-        max_new_tokens: Tokens in which a text has to match.
-        distance: `[states]`, the fewest tokens to the end of a match; state 0 begins.
+        max_new_tokens: Maximum number of tokens of a text.
+        distance: `[states]`, the fewest tokens to the end of a match; state 0 is the first.
         first_move: `[states + 1]`.
         move_token: `[moves]`, a token that may be written.
         move_target: `[moves]`, the state it leads to.
@@ -72,10 +70,10 @@ class RegexConstraint:
     pattern: str
     vocab_size: int
     max_new_tokens: int
-    distance: _Ids
-    first_move: NDArray[np.int64]
-    move_token: _Ids
-    move_target: _Ids
+    distance: Int32Array
+    first_move: Int64Array
+    move_token: Int32Array
+    move_target: Int32Array
 
     @classmethod
     def compile(
@@ -88,25 +86,26 @@ class RegexConstraint:
         """Return the constraint that a text matches `pattern` from beginning to end.
 
         Args:
-            pattern: A regular expression as Rust's `regex` has them: Unicode classes
-                such as `\\p{Han}`, but no look-around and no back-references; `\\d` is a digit
-                of any script, and `\\w` takes combining marks, which Python's does not.
-                `^` at its beginning and `$` at its end say nothing new: left out.
-            tokenizer: The model's; ids that it bans never come.
-            max_new_tokens: The most tokens a text may have.
-            banned_ids: More ids that never come.
+            pattern: A regular expression in the syntax of Rust's `regex`: Unicode classes such
+                as `\\p{Han}`, but no look-around and no back-references; `\\d` is a digit of any
+                script, and `\\w` includes combining marks, unlike Python's. A leading `^` and a
+                trailing `$` have no effect.
+            tokenizer: The model's; ids that it bans are never generated.
+            max_new_tokens: Maximum number of tokens of a text.
+            banned_ids: Further ids that are never generated.
 
         Returns:
             The constraint.
 
         Raises:
-            ConfigError: The pattern is invalid or too large, the tokens cannot write any
-                text that it matches, or none in `max_new_tokens` tokens.
+            ConfigError: The pattern is invalid or too large, or the tokens cannot write a text
+                that it matches in `max_new_tokens` tokens.
         """
+        check_setting(SamplingConfig, "max_new_tokens", max_new_tokens)
         banned = {*tokenizer.banned_ids, *banned_ids}
         pieces = [b"" if i in banned else piece for i, piece in enumerate(tokenizer.pieces())]
         distance, (source, token, target) = _solve(pattern, pieces)
-        _check_within_reach(pattern, distance[target[source == 0]], max_new_tokens)
+        _require_reachable(pattern, distance[target[source == 0]], max_new_tokens)
         return cls(
             pattern=pattern,
             vocab_size=tokenizer.vocab_size,
@@ -117,16 +116,16 @@ class RegexConstraint:
             move_target=target,
         )
 
-    def start(self) -> "ConstraintState":
-        """Return where a new text stands: at its beginning, with all its tokens left."""
-        return ConstraintState(self)
+    def start(self) -> "RegexRow":
+        """Return the restraint of a new row: in state 0, with all tokens remaining."""
+        return RegexRow(self)
 
-    def moves(self, state: int, remaining: int) -> tuple[_Ids, _Ids]:
+    def moves(self, state: int, remaining: int) -> tuple[Int32Array, Int32Array]:
         """Return what may be written in a state.
 
         Args:
-            state: Of the automaton.
-            remaining: Tokens that are left, the next one included.
+            state: A state of the automaton.
+            remaining: Number of tokens left, the next one included.
 
         Returns:
             `[moves]` token ids in ascending order, and `[moves]` the states they lead to.
@@ -137,12 +136,12 @@ class RegexConstraint:
         return token[near], target[near]
 
 
-class ConstraintState:
-    """Where one text stands in a pattern.
+class RegexRow:
+    """Keeps the text of one row within a pattern.
 
-    A text ends where nothing can follow (`[A-Z][a-z]+\\.` after its period). Where a
-    pattern could end or go on (`[a-z ]+`), the text goes on while tokens are left: an
-    earlier end is the business of a stop condition.
+    A text ends where nothing can follow (`[A-Z][a-z]+\\.` after its period). Where a pattern could
+    end or continue (`[a-z ]+`), the text continues while tokens remain: an earlier end is left to
+    a stop condition.
 
     Args:
         constraint: The pattern.
@@ -155,24 +154,24 @@ class ConstraintState:
 
     @property
     def finished(self) -> bool:
-        """Whether the text matches and nothing more can follow."""
+        """Whether the text matches and nothing can follow."""
         return len(self._token) == 0
 
-    def allow(self, logits: Logits) -> Logits:
-        """Give every token a logit of -inf after which the text could no longer match.
+    def allow(self, logits: FloatArray) -> FloatArray:
+        """Return the logits with -inf for every token after which the text could not match.
 
         Args:
             logits: `[1, vocab_size]` float, nats.
 
         Returns:
-            `[1, vocab_size]`, the dtype of `logits`. A text that is finished gets them
-            back as they were, since nothing can be drawn from a row of -inf.
+            `[1, vocab_size]`, the dtype of `logits`; `logits` itself if the text is finished,
+            since nothing can be drawn from a row of -inf.
 
         Raises:
-            ConfigError: `logits` has another shape, or -inf for every token that would
-                do: a ban contradicts the pattern.
+            ConfigError: `logits` has another shape, or is -inf for every token that could match:
+                a ban contradicts the pattern.
 
-        Apply it before the filters: of the tokens that top-k keeps, none may match.
+        Apply it before the filters: none of the tokens that top-k keeps may match.
         """
         expected = (1, self._constraint.vocab_size)
         if logits.shape != expected:
@@ -187,15 +186,15 @@ class ConstraintState:
         if np.isneginf(kept).all():
             raise ConfigError(
                 f"`regex` must leave a token that is not banned. Received: "
-                f"{self._constraint.pattern!r}. Pass a shorter --ban."
+                f"{self._constraint.pattern!r}. Shorten `ban`."
             )
         return kept
 
     def advance(self, token_id: int) -> None:
-        """Go on by one token; a text that is finished stays.
+        """Record the token that was drawn; a finished text does not change.
 
         Args:
-            token_id: DrawnTokens from what `allow` left.
+            token_id: Drawn from what `allow` returned.
 
         Raises:
             ConfigError: The token was not allowed.
@@ -205,7 +204,7 @@ class ConstraintState:
         place = int(self._token.searchsorted(token_id))
         if place == len(self._token) or self._token[place] != token_id:
             raise ConfigError(
-                f"A token must be one of the {len(self._token)} that are allowed here. "
+                f"`token_id` must be one of the {len(self._token)} that are allowed here. "
                 f"Received: {token_id}. Draw from what allow() returned."
             )
         self._remaining -= 1
@@ -214,34 +213,35 @@ class ConstraintState:
         )
 
 
-def _solve(pattern: str, pieces: Sequence[bytes]) -> tuple[_Ids, _Ids]:
-    """Return the states' distances to an end, and the moves that lead to one, in order."""
+def _solve(pattern: str, pieces: Sequence[bytes]) -> tuple[Int32Array, Int32Array]:
+    """Return the distance of each state to the end of a match, and the moves toward one.
+
+    `[states]`, and `[3, moves]`: source, token and target, ordered by source and token.
+    """
     table, accepting = _byte_automaton(pattern)
     moves = _token_moves(table, pieces)
     distance = _distances(accepting, moves)
-    moves = moves[:, distance[moves[2]] < _FAR]
+    moves = moves[:, distance[moves[2]] < _UNREACHABLE]
     return distance, moves[:, np.lexsort((moves[1], moves[0]))]
 
 
-def _byte_automaton(pattern: str) -> tuple[_Ids, NDArray[np.bool_]]:
-    """Return the transitions `[states, 256]` over bytes, -1 for none, and who accepts.
+def _byte_automaton(pattern: str) -> tuple[Int32Array, BoolArray]:
+    """Return the transitions `[states, 256]` over bytes, -1 for none, and `[states]`: accepting.
 
-    The pattern is compiled with a NUL and the end of the text behind it: a state accepts
-    when a NUL leads it to a final one. The end makes a match as long as can be, where
-    `a|ab` by itself would never read the b; the NUL, since no automaton can begin with
-    an end.
+    The pattern is compiled with a NUL and the end of the text appended: a state accepts if a NUL
+    leads from it to a final one. The end makes a match as long as possible, where `a|ab` alone
+    would never read the b; the NUL is needed because no automaton can begin with an end.
     """
-    from outlines_core import Index, Vocabulary
-
+    outlines_core = require_extra("outlines_core", "regex")
     core = _without_anchors(pattern)
-    _check_size(pattern, core)
-    # A comment in a verbose pattern must not reach what is put behind it.
+    _require_compilable(pattern, core)
+    # A comment in a verbose pattern must not extend to what is appended.
     line_end = "\n" if _VERBOSE.match(core) else ""
-    vocabulary = Vocabulary(256, {bytes([byte]): [byte] for byte in range(256)})
+    vocabulary = outlines_core.Vocabulary(256, {bytes([byte]): [byte] for byte in range(256)})
     try:
-        index = Index(f"(?:{core}{line_end})\\x00\\z", vocabulary)
+        index = outlines_core.Index(f"(?:{core}{line_end})\\x00\\z", vocabulary)
     except ValueError as error:
-        raise _refusal(pattern, str(error)) from None
+        raise _invalid(pattern, str(error)) from None
     rows = index.get_transitions()
     first = index.get_initial_state()
     numbers = {state: number for number, state in enumerate([first, *(rows.keys() - {first})])}
@@ -259,15 +259,15 @@ def _without_anchors(pattern: str) -> str:
     return core[:-1] if core.endswith("$") and escapes % 2 == 0 else core
 
 
-def _check_size(pattern: str, core: str) -> None:
-    """Refuse counted repetitions that would take minutes, or all memory, to compile."""
+def _require_compilable(pattern: str, core: str) -> None:
+    """Raise unless the pattern can be compiled without taking minutes or all memory."""
     sums, last = [0], 0
     for atom in _ATOM.finditer(core):
         if atom[0] == "(":
             sums.append(0)
             last = 0
         elif atom[0] == ")" and len(sums) == 1:
-            raise _refusal(pattern, "unbalanced parenthesis")
+            raise _invalid(pattern, "unbalanced parenthesis")
         elif atom[0] == ")":
             last = sums.pop()
             sums[-1] += last
@@ -279,11 +279,11 @@ def _check_size(pattern: str, core: str) -> None:
     if sum(sums) > MAX_STATES:
         raise ConfigError(
             f"`regex` must stay below {MAX_STATES:,} states. Received: {pattern!r} with about "
-            f"{sum(sums):,}. Repeat less often, or [A-Za-z] in place of \\w, * in place of {{n}}."
+            f"{sum(sums):,}. Lower the counts in braces, or use [A-Za-z] for \\w and * for {{n}}."
         )
 
 
-def _refusal(pattern: str, reason: str) -> ConfigError:
+def _invalid(pattern: str, reason: str) -> ConfigError:
     if "incompatible with the regex" in reason:
         return _impossible(pattern)
     try:
@@ -300,28 +300,31 @@ def _impossible(pattern: str) -> ConfigError:
     return ConfigError(
         "`regex` must match a text that the model's tokens can write. "
         f"Received: {pattern!r}, which matches none. "
-        "Keep to the characters of the training text, or train with --tokenizer subword."
+        "Use characters of the training text, or train with subwords."
     )
 
 
-def _check_within_reach(pattern: str, after_first: _Ids, max_new_tokens: int) -> None:
-    """Refuse a pattern by the distances to an end after each token that can begin a text."""
+def _require_reachable(pattern: str, after_first: Int32Array, max_new_tokens: int) -> None:
+    """Raise unless a text can match in `max_new_tokens` tokens.
+
+    `after_first` is `[tokens]`: the distance to the end of a match after each first token.
+    """
     if not len(after_first):
         raise _impossible(pattern)
     fewest = int(after_first.min()) + 1
     if fewest > max_new_tokens:
         raise ConfigError(
             f"`regex` must match within {max_new_tokens} tokens. Received: {pattern!r}, "
-            f"which takes at least {fewest}. Pass --max-new-tokens {fewest} or more."
+            f"which takes at least {fewest}. Raise `max_new_tokens` to {fewest} or more."
         )
 
 
-def _token_moves(table: _Ids, pieces: Sequence[bytes]) -> _Ids:
+def _token_moves(table: Int32Array, pieces: Sequence[bytes]) -> Int32Array:
     """Walk every token from every state: `[3, moves]`, source, token and target.
 
-    Tokens are taken in the order of their bytes, so that those that begin with a byte are
-    a range; then all walks go on by one byte at a time, and dead ones drop out. Empty
-    pieces never come.
+    Tokens are sorted by their bytes, so that those that begin with one byte are a range; then all
+    walks advance by one byte at a time, and those without a transition drop out. Empty pieces are
+    never generated.
     """
     token_ids = np.array(sorted((i for i, p in enumerate(pieces) if p), key=pieces.__getitem__))
     lengths = np.array([len(pieces[i]) for i in token_ids], np.int32)
@@ -331,29 +334,29 @@ def _token_moves(table: _Ids, pieces: Sequence[bytes]) -> _Ids:
     begins = np.searchsorted(content[:, 0], np.arange(257))
     source, byte = np.nonzero(table != _DEAD)
     counts = np.diff(begins)[byte]
-    _check_moves(int(counts.sum()))
+    _require_few_moves(int(counts.sum()))
     first = np.stack([source, begins[byte], table[source, byte]]).astype(np.int32)
     walks = np.repeat(first, counts, axis=1)
     walks[1] = _ranges(begins[byte], counts)
     for depth in range(1, longest):
-        going = np.flatnonzero(lengths[walks[1]] > depth)
-        walks[2, going] = table[walks[2, going], content[walks[1, going], depth]]
+        longer = np.flatnonzero(lengths[walks[1]] > depth)
+        walks[2, longer] = table[walks[2, longer], content[walks[1, longer], depth]]
         walks = walks[:, walks[2] != _DEAD]
     walks[1] = token_ids[walks[1]]
     return walks
 
 
-def _check_moves(count: int) -> None:
+def _require_few_moves(count: int) -> None:
     if count > MAX_MOVES:
         raise ConfigError(
             f"`regex` must leave at most {MAX_MOVES:,} choices over all its states. "
-            f"Received: {count:,}. Repeat less often than {{n}} says, or use *."
+            f"Received: {count:,}. Lower the counts in braces, or use *."
         )
 
 
-def _distances(accepting: NDArray[np.bool_], moves: _Ids) -> _Ids:
-    """Return the fewest tokens from each state to an accepting one, breadth first backwards."""
-    distance = np.where(accepting, 0, _FAR).astype(np.int32)
+def _distances(accepting: BoolArray, moves: Int32Array) -> Int32Array:
+    """Return `[states]`: the fewest tokens to an accepting state, by a backward search."""
+    distance = np.where(accepting, 0, _UNREACHABLE).astype(np.int32)
     order = np.argsort(moves[2], kind="stable")
     source = moves[0, order]
     into = np.searchsorted(moves[2, order], np.arange(len(accepting) + 1))
@@ -362,12 +365,12 @@ def _distances(accepting: NDArray[np.bool_], moves: _Ids) -> _Ids:
     while len(frontier):
         steps += 1
         reached = np.unique(source[_ranges(into[frontier], into[frontier + 1] - into[frontier])])
-        frontier = reached[distance[reached] == _FAR]
+        frontier = reached[distance[reached] == _UNREACHABLE]
         distance[frontier] = steps
     return distance
 
 
-def _ranges(starts: NDArray[np.integer], counts: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Return `start, start + 1, ...`, `count` numbers each, one range behind the other."""
+def _ranges(starts: IntArray, counts: IntArray) -> Int64Array:
+    """Return the concatenation of ranges: `count` numbers from each `start`."""
     before = np.cumsum(counts) - counts
     return np.repeat(starts - before, counts) + np.arange(int(counts.sum()))
