@@ -47,7 +47,6 @@ from textgen.models.weights import ModelWeights
 from textgen.runs import RunDirectory
 from textgen.storage import tensors_sha256
 from textgen.tokenizers import Tokenizer
-from textgen.version import __version__
 
 # What rounding the weights may cost on the validation text, nats per token.
 MOST_LOSS = 0.005
@@ -196,7 +195,7 @@ class Bundle:
             unknown=unknown,
             requests=tuple(self.resolve(request) for request in requests),
             text_sha256=text_hashes(texts),
-            versions=installed_versions(__version__),
+            versions=installed_versions(),
             adaptations=self.adaptations,
         )
 
