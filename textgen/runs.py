@@ -1,55 +1,79 @@
-"""The run directory: all that a training run is, found by its path alone.
+"""The run directory: everything that a training run consists of, loaded by its path alone.
 
 ```
-config.json         the resolved RunConfig, with schema_version
-environment.json    versions, device, which kernel ran and why
-tokenizer/          tokenizer.json, and spm.model for subwords
-corpus.safetensors  the token ids of both splits
-model.safetensors   the best weights by validation loss
-checkpoints/        everything needed to go on exactly where it stopped
-metrics.jsonl       one object a line
-passages.safetensors  where each passage of the training text stands, once it was asked for
-measurements/       what was measured of the best weights, once it was asked for
+config.json           the resolved RunConfig, with schema_version
+environment.json      versions, device, the kernel that ran and why
+tokenizer/            tokenizer.json, and spm.model for subwords
+corpus.safetensors    the token ids of both splits
+model.safetensors     the best weights by validation loss
+checkpoints/          everything needed to resume training exactly
+metrics.jsonl         one object per line, one line per validation
+quantized/            the best weights in int8 and int4, made when they are first needed
+passages.safetensors  index of the training text, built when it is first needed
+measurements/         results measured with the best weights when they are first needed
 samples/  tensorboard/
 ```
 
-No path is stored inside, so a run is moved by copying its folder. This module
-knows where things lie and when they are whole; it starts no training and writes
-no text.
+No file contains the path of the run, so a run is moved by copying its folder. This module knows
+the files and when they are complete. It does NOT know how to train or to generate.
 """
 
 import json
+import logging
+import math
 import re
 import shutil
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from textgen.config import RunConfig
+from textgen.config import RunConfig, WeightsFormat
+from textgen.config.migrations import migrate_environment
 from textgen.corpora import CORPUS_FILE, TokenizedCorpus
 from textgen.corpora.passages import PASSAGES_FILE, PassageIndex
 from textgen.errors import ConfigError, RunError
 from textgen.models.weights import ModelWeights
 from textgen.models.weights_file import load_weights, serialize_weights
-from textgen.storage import write_atomically, write_json_atomically
+from textgen.storage import (
+    parse_json_object,
+    read_json_object,
+    read_regular_file,
+    write_atomically,
+    write_if_possible,
+    write_json_atomically,
+)
 from textgen.tokenizers import Tokenizer, load_tokenizer
 
 RUNS_FOLDER = Path("runs")
 
+_log = logging.getLogger("textgen")
+_CONFIG_FILE = "config.json"
+_ENVIRONMENT_FILE = "environment.json"
+_METRICS_FILE = "metrics.jsonl"
+_WEIGHTS_FILE = "model.safetensors"
+_MEASUREMENTS_FOLDER = "measurements"
+_QUANTIZED_FOLDER = "quantized"
+# Names of the entries of a run directory; a temporary file has one of them as its prefix.
 _PARTS = (
-    "config.json",
-    "environment.json",
+    _CONFIG_FILE,
+    _ENVIRONMENT_FILE,
     "tokenizer",
     CORPUS_FILE,
-    "model.safetensors",
+    _WEIGHTS_FILE,
     "checkpoints",
-    "metrics.jsonl",
+    _METRICS_FILE,
+    _QUANTIZED_FOLDER,
     PASSAGES_FILE,
-    "measurements",
+    _MEASUREMENTS_FOLDER,
     "samples",
     "tensorboard",
 )
+# A row has 300 bytes, so that this is a million validations.
+_MAX_METRICS_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -64,109 +88,120 @@ class RunDirectory:
 
     @property
     def checkpoint_path(self) -> Path:
-        """The file from which training goes on."""
+        """The file from which training is resumed."""
         return self.path / "checkpoints" / "latest.safetensors"
 
     @property
     def metrics_path(self) -> Path:
-        """One JSON object a line, one line a validation."""
-        return self.path / "metrics.jsonl"
+        """The log of the validations: one JSON object per line."""
+        return self.path / _METRICS_FILE
 
     @property
     def weights_path(self) -> Path:
         """The best weights by validation loss."""
-        return self.path / "model.safetensors"
+        return self.path / _WEIGHTS_FILE
+
+    def quantized_path(self, weights_format: WeightsFormat) -> Path:
+        """Return the file of the best weights in a numeric format below float32."""
+        return self.path / _QUANTIZED_FOLDER / f"{weights_format}.safetensors"
 
     def is_occupied(self) -> bool:
-        """Return whether anything lies at the path already."""
+        """Return whether the path exists and is not an empty folder."""
         return self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
 
     def check_free(self, *, overwrite: bool) -> None:
-        """Refuse to go on if the folder may not be made anew.
+        """Raise unless the run directory may be created or replaced.
 
         Args:
-            overwrite: Whether a run that lies there may be replaced. A folder that
-                holds anything else is refused all the same.
+            overwrite: Whether an existing run may be replaced. A folder with any other file is
+                never replaced.
 
         Raises:
-            RunError: Something lies at the path and may not be removed.
+            RunError: The path is occupied and may not be replaced.
         """
         if not self.is_occupied():
             return
         if self.path.is_file():
-            raise RunError(f"{self.path} is a file. A run is a folder: pass another --run-dir.")
-        if not self._holds_a_run_alone():
             raise RunError(
-                f"{self.path} holds files that are not a run's, so it is left alone. "
-                "Pass another --run-dir."
+                f"`run_dir` must be a folder. Received: the file {self.path}. "
+                "Pass another `run_dir`."
+            )
+        if not self._contains_only_a_run():
+            raise RunError(
+                f"{self.path} contains files that do not belong to a run, so it is not replaced. "
+                "Pass another `run_dir`."
             )
         if not overwrite:
             raise RunError(
-                f"{self.path} already holds a run. "
-                "Pass --resume to go on with it, --overwrite to replace it, or another --run-dir."
+                f"{self.path} already contains a run. Pass `resume` to continue it, `overwrite` "
+                "to replace it, or another `run_dir`."
             )
 
     def create(self, *, overwrite: bool = False) -> None:
-        """Make the folder, empty; see `check_free`."""
+        """Create the folder, empty; raises as `check_free` does."""
         self.check_free(overwrite=overwrite)
         if self.is_occupied():
             self.remove()
         self.path.mkdir(parents=True, exist_ok=True)
 
     def remove(self) -> None:
-        """Remove the folder and all in it."""
+        """Delete the folder with its content."""
         shutil.rmtree(self.path)
 
-    def _holds_a_run_alone(self) -> bool:
-        return (self.path / "config.json").is_file() and all(
+    def _contains_only_a_run(self) -> bool:
+        return (self.path / _CONFIG_FILE).is_file() and all(
             entry.name.lstrip(".").startswith(_PARTS) for entry in self.path.iterdir()
         )
 
     def write_config(self, config: RunConfig) -> None:
         """Store the resolved configuration."""
-        write_json_atomically(self.path / "config.json", config.to_dict())
+        write_json_atomically(self.path / _CONFIG_FILE, config.to_dict())
 
     def read_config(self) -> RunConfig:
         """Read `config.json`.
 
         Returns:
-            The configuration the run was made from.
+            The configuration of the run, with the present names of its settings.
 
         Raises:
-            RunError: No run lies at the path, its configuration cannot be read, or it
-                was written by a newer textgen.
+            RunError: There is no run at the path, or its configuration is missing, damaged,
+                invalid, or was written by a newer textgen.
         """
         if not self.path.is_dir():
             raise RunError(
                 f"No run directory at {self.path}. Pass the path of one, or train first."
             )
+        values = self._read_json(_CONFIG_FILE)
         try:
-            return RunConfig.from_dict(self._read_json("config.json"))
-        except (ConfigError, TypeError, AttributeError) as error:
-            raise RunError(f"{self.path / 'config.json'}: {error}") from error
+            return RunConfig.from_dict(values)
+        except ConfigError as error:
+            raise RunError(f"{self.path / _CONFIG_FILE}: {error}") from error
 
-    def write_environment(self, values: dict[str, Any]) -> None:
-        """Store what the run ran on."""
-        write_json_atomically(self.path / "environment.json", values)
+    def write_environment(self, values: Mapping[str, Any]) -> None:
+        """Store the software and hardware that the run was trained on."""
+        write_json_atomically(self.path / _ENVIRONMENT_FILE, values)
 
     def read_environment(self) -> dict[str, Any]:
-        """Return what `write_environment` stored."""
-        return self._read_json("environment.json")
+        """Read `environment.json`.
+
+        Returns:
+            What `write_environment` stored, with the present names of its keys.
+
+        Raises:
+            RunError: The file is missing, damaged, or was written by a newer textgen.
+        """
+        values = self._read_json(_ENVIRONMENT_FILE)
+        try:
+            return migrate_environment(values)
+        except ConfigError as error:
+            raise RunError(f"{self.path / _ENVIRONMENT_FILE}: {error}") from error
 
     def _read_json(self, name: str) -> dict[str, Any]:
-        path = self.path / name
-        try:
-            values = json.loads(path.read_text("utf-8"))
-        except FileNotFoundError:
-            raise RunError(
-                f"{self.path} is not a complete run: {name} is missing. "
-                "Restore it from a copy, or pass the path of another run."
-            ) from None
-        except (ValueError, OSError) as error:
-            raise RunError(f"{path} cannot be read: {error}. Restore it from a copy.") from error
-        if not isinstance(values, dict):
-            raise RunError(f"{path} must hold a JSON object. Restore it from a copy.")
-        return values
+        missing = (
+            f"{self.path} is not a complete run: {name} is missing. "
+            "Restore it from a copy, or pass the path of another run."
+        )
+        return read_json_object(self.path / name, missing=missing)
 
     def write_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Store the tokenizer."""
@@ -174,7 +209,7 @@ class RunDirectory:
             write_atomically(self.path / "tokenizer" / name, content)
 
     def read_tokenizer(self) -> Tokenizer:
-        """Return the run's tokenizer; raises `RunError` where it is missing or damaged."""
+        """Return the run's tokenizer; raises `RunError` if it is missing or damaged."""
         return load_tokenizer(self.path / "tokenizer")
 
     def write_corpus(self, corpus: TokenizedCorpus) -> None:
@@ -182,11 +217,11 @@ class RunDirectory:
         write_atomically(self.path / CORPUS_FILE, corpus.to_bytes())
 
     def read_corpus(self) -> TokenizedCorpus:
-        """Return the token ids of both splits; raises `RunError` where they are missing."""
+        """Return the token ids of both splits; raises `RunError` if missing or damaged."""
         return TokenizedCorpus.load(self.path / CORPUS_FILE)
 
     def write_weights(self, weights: ModelWeights, tokenizer: Tokenizer) -> None:
-        """Replace the best weights; they remember the tokenizer they belong to."""
+        """Replace the best weights, stored with the fingerprint of their tokenizer."""
         write_atomically(self.weights_path, serialize_weights(weights, tokenizer.fingerprint()))
 
     def read_weights(self, tokenizer: Tokenizer) -> ModelWeights:
@@ -203,70 +238,114 @@ class RunDirectory:
         """
         if not self.weights_path.exists():
             raise RunError(
-                f"{self.path} is not a complete run: model.safetensors is missing. "
-                "Go on with it by --resume until the first validation."
+                f"{self.path} is not a complete run: {_WEIGHTS_FILE} is missing. "
+                "Continue its training with `resume` until the first validation."
             )
         return load_weights(self.weights_path, tokenizer.fingerprint())
 
-    def write_measurement(self, name: str, weights_sha256: str, values: dict[str, float]) -> None:
-        """Keep what was measured of the best weights, by its name."""
-        path = self.path / "measurements" / f"{name}.json"
-        write_json_atomically(path, {"weights_sha256": weights_sha256, **values})
+    def write_measurement(
+        self, name: str, weights_sha256: str, values: Mapping[str, float]
+    ) -> None:
+        """Store a result that was measured with the best weights.
 
-    def read_measurement(self, name: str, weights_sha256: str) -> dict[str, Any] | None:
-        """Return what `write_measurement` kept; None where there is none of these weights."""
-        path = self.path / "measurements" / f"{name}.json"
+        A run directory that cannot be written is left as it is, with a note in the log.
+
+        Args:
+            name: Name of the measurement.
+            weights_sha256: Hash of the weights' values.
+            values: The results by name.
+        """
+        content = json.dumps({"weights_sha256": weights_sha256, **values}, indent=2)
+        write_if_possible(self._measurement_path(name), f"{content}\n".encode())
+
+    def read_measurement(self, name: str, weights_sha256: str) -> dict[str, float] | None:
+        """Return what `write_measurement` stored.
+
+        Args:
+            name: Name of the measurement.
+            weights_sha256: Hash of the weights' values.
+
+        Returns:
+            The results by name; None if there is no measurement of these weights.
+
+        Raises:
+            RunError: The file is damaged.
+        """
+        path = self._measurement_path(name)
         if not path.exists():
             return None
-        values = self._read_json(f"measurements/{name}.json")
-        return values if values.get("weights_sha256") == weights_sha256 else None
+        missing = f"{path} was deleted while it was read. Try again."
+        remedy = "Delete it: it is measured again when it is needed."
+        values = read_json_object(path, missing=missing, remedy=remedy)
+        if values.pop("weights_sha256", None) != weights_sha256:
+            return None
+        return {key: float(value) for key, value in values.items() if _is_finite(value)}
+
+    def _measurement_path(self, name: str) -> Path:
+        return self.path / _MEASUREMENTS_FOLDER / f"{name}.json"
 
     def read_passages(self, tokenizer: Tokenizer) -> PassageIndex:
-        """Return the index of the training text; made and stored where there is none yet."""
+        """Return the index of the training text, built and stored if there is none."""
         text = tokenizer.decode(self.read_corpus().train)
         path = self.path / PASSAGES_FILE
         if path.exists():
-            return PassageIndex.from_bytes(path.read_bytes(), text)
+            return PassageIndex.load(path, text)
         index = PassageIndex.build(text)
-        write_atomically(path, index.to_bytes())
+        write_if_possible(path, index.to_bytes())
         return index
 
-    def append_metrics(self, row: dict[str, Any]) -> None:
-        """Add one line to `metrics.jsonl`."""
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        """Append one row to `metrics.jsonl`; a number that is not finite becomes null."""
+        values = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in row.items()
+        }
         with self.metrics_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps(values, allow_nan=False) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Return the rows of `metrics.jsonl`, first to last; a torn last line is left out."""
-        if not self.metrics_path.exists():
-            return []
-        rows = []
-        for line in self.metrics_path.read_text("utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                break
-        return rows
+        """Return the rows of `metrics.jsonl` in order; damaged lines are skipped and logged."""
+        return [row for _, row in self._metrics() if row is not None]
 
     def keep_metrics_until(self, step: int) -> None:
-        """Drop the rows after `step`: a resumed run writes them again."""
-        rows = [row for row in self.read_metrics() if row["step"] <= step]
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        write_atomically(self.metrics_path, text.encode())
+        """Remove the rows after `step`, which a resumed run writes again.
+
+        Damaged lines are kept, except a last line that was not written to its end.
+        """
+        kept = [
+            line.removesuffix(b"\n") + b"\n"
+            for line, row in self._metrics()
+            if (line.endswith(b"\n") if row is None else row["step"] <= step)
+        ]
+        write_atomically(self.metrics_path, b"".join(kept))
+
+    def _metrics(self) -> list[tuple[bytes, dict[str, Any] | None]]:
+        """Return the lines of `metrics.jsonl`, each with its row, or None if it is damaged."""
+        if not self.metrics_path.exists():
+            return []
+        missing = f"{self.metrics_path} was deleted while it was read. Try again."
+        content = read_regular_file(
+            self.metrics_path, max_bytes=_MAX_METRICS_BYTES, missing=missing
+        )
+        lines = [(line, _metrics_row(line)) for line in BytesIO(content)]
+        damaged = [number for number, (_, row) in enumerate(lines, start=1) if row is None]
+        if damaged:
+            _note_damaged_lines(self.metrics_path, tuple(damaged))
+        return lines
 
     def write_sample(self, step: int, text: str) -> None:
-        """Store a text written at `step`."""
+        """Store a text that was generated at `step`."""
         write_atomically(
             self.path / "samples" / f"step_{step:07d}.txt", text.encode("utf-8", "replace")
         )
 
 
-def newest_run(folder: Path = RUNS_FOLDER, *, part: str = "model.safetensors") -> RunDirectory:
-    """Find the run that was started last.
+def newest_run(folder: Path = RUNS_FOLDER, *, part: str = _WEIGHTS_FILE) -> RunDirectory:
+    """Return the run that was started last.
 
     Args:
-        folder: Where the runs lie.
-        part: The file that a run must have to count: weights, or a checkpoint to go on from.
+        folder: The folder of the run directories.
+        part: A file that the run must contain: its weights, or the checkpoint to resume from.
 
     Returns:
         The run.
@@ -275,7 +354,7 @@ def newest_run(folder: Path = RUNS_FOLDER, *, part: str = "model.safetensors") -
         RunError: There is none.
     """
     configs = sorted(
-        (path for path in folder.glob("*/config.json") if (path.parent / part).exists()),
+        (path for path in folder.glob(f"*/{_CONFIG_FILE}") if (path.parent / part).exists()),
         key=lambda path: path.stat().st_mtime_ns,
     )
     if not configs:
@@ -289,18 +368,45 @@ def unused_run(sources: Iterable[str], folder: Path = RUNS_FOLDER) -> RunDirecto
     """Return a run directory in `folder` that does not exist yet, named after the first source."""
     stem = _name_of(next(iter(sources), "run"))
     name = re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "run"
-    path, number = folder / name, 1
-    while path.exists():
+    return RunDirectory(next(path for path in _numbered(folder / name) if not path.exists()))
+
+
+def _numbered(path: Path) -> Iterator[Path]:
+    yield path
+    number = 2
+    while True:
+        yield path.with_name(f"{path.name}-{number}")
         number += 1
-        path = folder / f"{name}-{number}"
-    return RunDirectory(path)
 
 
 def _name_of(source: str) -> str:
-    """Return what to call a corpus: `tale` for old/tale.txt, `lm1b` for tfds:lm1b:train."""
+    """Return the name of a corpus: `tale` for old/tale.txt, `lm1b` for tfds:lm1b:train."""
     if source == "-":
         return "stdin"
     scheme, colon, rest = source.partition(":")
     if colon and scheme in ("builtin", "tfds"):
         return rest.partition(":")[0]
     return Path(source).stem
+
+
+def _metrics_row(line: bytes) -> dict[str, Any] | None:
+    """Return the row of one line; None if it is damaged."""
+    try:
+        row = parse_json_object(line)
+    except ValueError:
+        return None
+    step = row.get("step")
+    return row if isinstance(step, int) and not isinstance(step, bool) else None
+
+
+@cache
+def _note_damaged_lines(path: Path, numbers: tuple[int, ...]) -> None:
+    _log.warning(
+        "%s: skipped %d damaged lines, the first is line %d.", path, len(numbers), numbers[0]
+    )
+
+
+def _is_finite(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # Written for integers of any size, which `math.isfinite` does not accept.
+    return is_number and -sys.float_info.max <= value <= sys.float_info.max

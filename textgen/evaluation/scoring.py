@@ -17,7 +17,7 @@ from textgen.corpora.windows import MAX_SCORING_LANES, require_tokens
 from textgen.engines.base import Engine
 from textgen.errors import CorpusError
 from textgen.metrics import TextScore
-from textgen.sampling.filters import log_softmax
+from textgen.sampling import log_softmax
 from textgen.tokenizers.base import Tokenizer
 
 # Length of the windows of `score_windows`; nanoGPT's character models have this context.
