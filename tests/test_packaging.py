@@ -24,6 +24,7 @@ SCRIPTS = "Scripts" if os.name == "nt" else "bin"
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 LOCKS = ("requirements.lock", "requirements-dev.lock")
 PIN = re.compile(r"^([\w.-]+)==(\S+)(?: ; .*)? \\\n(?:    --hash=sha256:[0-9a-f]{64}.*\n)+", re.M)
+DISTRIBUTIONS = metadata.packages_distributions()
 
 
 def requirements_of(*extras):
@@ -86,27 +87,32 @@ def test_the_lock_for_tests_contains_the_lock_for_the_commands():
         assert everything[name] == versions
 
 
-def test_every_import_is_declared():
-    declared = {
-        canonicalize_name(Requirement(line).name)
-        for line in [
-            *requirements_of(),
-            *requirements_of(*PYPROJECT["project"]["optional-dependencies"]),
-        ]
-    }
-    distributions = metadata.packages_distributions()
-    for path in (ROOT / "textgen").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                names = [node.module]
-            else:
-                continue
-            for package in {name.partition(".")[0] for name in names} - {"textgen"}:
-                owners = {canonicalize_name(owner) for owner in distributions.get(package, ())}
-                known = package in sys.stdlib_module_names or owners & declared
-                assert known, f"{path} imports {package}"
+def distributions_of(package):
+    return {canonicalize_name(name) for name in DISTRIBUTIONS.get(package, ())}
+
+
+def names_of(requirements):
+    return {canonicalize_name(Requirement(line).name) for line in requirements}
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "textgen").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_every_import_is_declared(path):
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    everything = names_of([*requirements_of(), *requirements_of(*extras)])
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        names, declared = [], everything
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("require_extra"):
+            package, extra = (argument.value for argument in node.args)
+            names, declared = [package], names_of(requirements_of(extra))
+        for package in {name.partition(".")[0] for name in names} - {"textgen"}:
+            known = package in sys.stdlib_module_names or distributions_of(package) & declared
+            assert known, f"{path} imports {package}"
 
 
 @pytest.fixture(scope="session")
