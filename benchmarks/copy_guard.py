@@ -1,75 +1,82 @@
-"""Does `max_copy` keep a model that has learned a passage by heart from reciting it, at what cost?
+"""The longest verbatim copies of an overfit model, with and without `max_copy`, and its speed.
 
-A model is trained on Python's own documentation with one passage of it planted again and
-again. Then it goes on from the passage's beginning at temperature 0, and writes 100 texts
-at temperature 0.8, free and with `max_copy=30`; the longest span that each shares with the
-training text is measured on the whole text.
+A model is trained on Python's documentation with one passage repeated until it is memorized. Then
+it continues the start of the passage at temperature 0, and generates 100 texts at temperature
+0.8, free and with `max_copy=30`. Reported is the longest span that a text shares with the
+training text.
 """
 
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import textgen
-from benchmarks.report import Measurement, parse_flags, report
+from benchmarks.arguments import benchmark_parser
+from benchmarks.report import Measurement, report
+from textgen import GeneratedText, Request, SamplingConfig
 from textgen.corpora import read_corpus
-from textgen.generation import Request, longest_copies
+from textgen.generation import longest_copies
 
-_LIMIT = 30
-_LENGTH = 400
+_MAX_COPY = 30
+_NUM_CHARACTERS = 400
+_NUM_CHARACTERS_ONE_STREAM = 4_000
 
 
 def main() -> None:
-    """Train, write and print."""
-    flags = parse_flags(__doc__)
+    """Train, generate and print."""
+    arguments = benchmark_parser(__doc__).parse_args()
     text = read_corpus(textgen.CorpusConfig())[:200_000]
     passage = text[5_000:5_600]
     parts = [text[i : i + 2_000] for i in range(0, len(text), 2_000)]
     config = textgen.RunConfig(
         model=textgen.ModelConfig(hidden_size=256, dropout=0.0),
         training=textgen.TrainingConfig(
-            max_minutes=0.5 if flags.quick else 1.5, batch_size=32, learning_rate=4e-3
+            max_minutes=0.5 if arguments.quick else 1.5, batch_size=32, learning_rate=4e-3
         ),
     )
+    num_samples = 20 if arguments.quick else 100
     with tempfile.TemporaryDirectory() as folder:
         run = textgen.train(config, Path(folder) / "run", text=passage.join(parts))
         model = textgen.load(run.path, engine="numpy")
-        report(_measure(model, passage[:100], samples=20 if flags.quick else 100), flags.json)
+        report(_measure(model, passage[:100], num_samples), arguments.json)
 
 
-def _measure(model: textgen.Bundle, prompt: str, samples: int) -> list[Measurement]:
-    greedy = textgen.SamplingConfig(temperature=0, max_new_tokens=_LENGTH)
-    drawn = textgen.SamplingConfig(max_new_tokens=_LENGTH)
+def _measure(model: textgen.Bundle, prompt: str, num_samples: int) -> list[Measurement]:
     measurements = []
-    for subject, limit in (("free", None), (f"max_copy={_LIMIT}", _LIMIT)):
-        recited = [Request(prompt=prompt, sampling=replace(greedy, max_copy=limit))]
+    for subject, max_copy in (("textgen", None), (f"textgen max_copy={_MAX_COPY}", _MAX_COPY)):
+        sampling = SamplingConfig(max_new_tokens=_NUM_CHARACTERS, max_copy=max_copy)
+        greedy = replace(sampling, temperature=0)
+        continued = model.generate_batch([Request(prompt=prompt, sampling=greedy)])
         requests = [
-            Request(
-                prompt=prompt if row % 2 else "", sampling=replace(drawn, max_copy=limit), sample_index=row
-            )
-            for row in range(samples)
+            Request(prompt=prompt if index % 2 else "", sampling=sampling, sample_index=index)
+            for index in range(num_samples)
         ]
         model.generate_batch(requests[:1])
-        begun = time.perf_counter()
-        texts = model.generate_batch(requests)
-        rate = samples * _LENGTH / (time.perf_counter() - begun)
-        single = [Request(sampling=replace(drawn, max_new_tokens=4_000, max_copy=limit))]
-        begun = time.perf_counter()
-        model.generate_batch(single)
-        one = 4_000 / (time.perf_counter() - begun)
+        texts, rate = _timed(model, requests)
+        one_stream = replace(sampling, max_new_tokens=_NUM_CHARACTERS_ONE_STREAM)
+        _, rate_one_stream = _timed(model, [Request(sampling=one_stream)])
         for case, value, unit in (
-            ("longest copy at temperature 0", _longest(model, model.generate_batch(recited)), "characters"),
-            (f"longest copy in {samples} texts", _longest(model, texts), "characters"),
-            (f"{samples} streams", rate, "tokens/s"),
-            ("1 stream", one, "tokens/s"),
+            ("longest copy at temperature 0", _longest_copy(model, continued), "characters"),
+            (f"longest copy in {num_samples} texts", _longest_copy(model, texts), "characters"),
+            (f"{num_samples} streams", rate, "tokens/s"),
+            ("1 stream", rate_one_stream, "tokens/s"),
         ):
             measurements.append(Measurement(case, subject, value, unit))
     return measurements
 
 
-def _longest(model: textgen.Bundle, texts) -> int:
-    copies = longest_copies(model.passages, [written.text for written in texts])
+def _timed(model: textgen.Bundle, requests: Sequence[Request]) -> tuple[list[GeneratedText], float]:
+    """Return the texts, and tokens per second."""
+    started = time.perf_counter()
+    texts = model.generate_batch(requests)
+    seconds = time.perf_counter() - started
+    return texts, sum(text.num_tokens for text in texts) / seconds
+
+
+def _longest_copy(model: textgen.Bundle, texts: Sequence[GeneratedText]) -> int:
+    copies = longest_copies(model.passages, [text.text for text in texts])
     return max(copy.length for copy in copies)
 
 

@@ -1,58 +1,60 @@
-"""How far does counting get? Character n-gram models, the floor under every trained network.
+"""Character n-gram models: a baseline that every trained network must beat.
 
-`python -m benchmarks.ngram FILE`: the first 90 % of the characters are counted, the rest is
-predicted, at orders 3 to 7 and with two smoothings. `order` counts the predicted character:
-order 5 looks at the 4 characters before it.
+`python -m benchmarks.ngram [SOURCE]` counts the first 90 % of the characters and predicts the
+rest, at orders 3 to 7 and with two smoothings. The order includes the predicted character: order
+5 sees the 4 characters before it.
 """
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
-from benchmarks.report import Measurement, parse_flags, report
+from benchmarks.arguments import add_corpus, benchmark_parser
+from benchmarks.report import Measurement, report
+from textgen.arrays import Float64Array, Int64Array
+from textgen.corpora import split_text
 from textgen.errors import ConfigError, CorpusError
 
 Smoothing = Literal["witten-bell", "kneser-ney"]
 
-_SMOOTHINGS: tuple[Smoothing, ...] = ("witten-bell", "kneser-ney")
+SMOOTHINGS: tuple[Smoothing, ...] = get_args(Smoothing)
 
 
 @dataclass(frozen=True)
 class _Grams:
     """The distinct n-grams of one length `k` in the training text.
 
-    An n-gram's id is its place in `codes`; the one id past the end stands for "never seen".
+    The id of an n-gram is its index in `codes`; the id `len(codes)` means "not seen".
 
     Attributes:
-        codes: `[grams]` int64, sorted: id of the first `k - 1` characters, times the alphabet's
-            size, plus the last character. Ids are dense, so that no alphabet overflows.
-        first: `[grams]` int64, where each occurs first in `ids`.
-        ids: `[characters - k + 1]` int64, the n-gram that begins at each character.
-        counts: `[grams]` int64, how often each occurs.
+        codes: `[grams]` int64, sorted: id of the first `k - 1` characters, times the size of the
+            alphabet, plus the last character. Ids are dense, so codes do not overflow.
+        first: `[grams]` int64, index of the first occurrence in `ids`.
+        ids: `[characters - k + 1]` int64, id of the n-gram that starts at each character.
+        counts: `[grams]` int64, number of occurrences.
     """
 
-    codes: np.ndarray
-    first: np.ndarray
-    ids: np.ndarray
-    counts: np.ndarray
+    codes: Int64Array
+    first: Int64Array
+    ids: Int64Array
+    counts: Int64Array
 
 
 @dataclass(frozen=True)
 class _Level:
-    """One order's share of a probability: `direct[gram] + backoff[context] * shorter`.
+    """The interpolation of one order: `direct[gram] + backoff[context] * shorter_prob`.
 
     Attributes:
         codes: `[grams]` int64, as in `_Grams`.
-        direct: `[grams + 1]` float64; 0 for the n-gram never seen.
-        backoff: `[contexts + 1]` float64; 1 for the context never seen.
+        direct: `[grams + 1]` float64; 0 for an n-gram that was not seen.
+        backoff: `[contexts + 1]` float64; 1 for a context that was not seen.
     """
 
-    codes: np.ndarray
-    direct: np.ndarray
-    backoff: np.ndarray
+    codes: Int64Array
+    direct: Float64Array
+    backoff: Float64Array
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,9 @@ class NgramModel:
     """An interpolated character n-gram model.
 
     Attributes:
-        alphabet: The characters of the training text, sorted. One more symbol, last in
-            `probs`, stands for all others.
-        levels: From order 1 upwards.
+        alphabet: The characters of the training text, sorted. The unknown symbol, last in
+            `probs`, represents all others.
+        levels: One per order, from 1 up.
     """
 
     alphabet: str
@@ -73,63 +75,67 @@ class NgramModel:
         """Count the n-grams of a text.
 
         Args:
-            text: What to learn from.
-            order: The longest n-gram's length in characters, at least 1.
-            smoothing: How much of each context's mass goes to the next shorter one.
+            text: The training text.
+            order: Length of the longest n-grams in characters, at least 1.
+            smoothing: How much probability mass each context leaves to the next shorter one.
 
         Returns:
             The model.
 
         Raises:
-            ConfigError: `order` is below 1, or there is no such `smoothing`.
+            ConfigError: `order` is below 1, or `smoothing` is unknown.
             CorpusError: `text` is empty.
 
-        Witten-Bell gives a context seen `N` times with `T` different followers the weight
-        `T / (N + T)` to pass down. Kneser-Ney takes a discount off every count, one for the
-        counts 1, 2, and 3 and more, and counts a shorter n-gram once for every character that
-        it follows. Both end in the uniform distribution over alphabet and unseen symbol.
+        With Witten-Bell, a context seen `N` times with `T` distinct followers leaves
+        `T / (N + T)` of its mass to the shorter context. Modified Kneser-Ney subtracts a
+        discount from each count, one each for the counts 1, 2, and 3 or more, and counts a
+        shorter n-gram once for every distinct character that precedes it. Both end in the
+        uniform distribution over the alphabet and the unknown symbol.
 
         Source: Chen & Goodman 1998, "An Empirical Study of Smoothing Techniques for Language
         Modeling".
         """
         if order < 1:
             raise ConfigError(f"`order` must be at least 1. Received: {order}.")
-        if smoothing not in _SMOOTHINGS:
-            names = ", ".join(_SMOOTHINGS)
+        if smoothing not in SMOOTHINGS:
+            names = ", ".join(SMOOTHINGS)
             raise ConfigError(f"`smoothing` must be one of {names}. Received: {smoothing!r}.")
         if not text:
-            raise CorpusError("The training text must hold a character. Received: an empty text.")
+            raise CorpusError(
+                "The training text must have at least one character. Received: an empty text."
+            )
         alphabet = "".join(sorted(set(text)))
         grams = _count(_encode(text, alphabet), len(alphabet) + 1, order)
         level = _witten_bell if smoothing == "witten-bell" else _kneser_ney
         return cls(alphabet, tuple(level(grams, k, len(alphabet) + 1) for k in range(order)))
 
-    def probs(self, context: str) -> np.ndarray:
+    def probs(self, context: str) -> Float64Array:
         """Return the probability of every next character.
 
         Args:
-            context: The characters before; those beyond the order are not looked at.
+            context: The preceding characters; only the last `order - 1` have an effect.
 
         Returns:
-            `[len(alphabet) + 1]` float64, sums to 1; the last is the unseen symbol's.
+            `[len(alphabet) + 1]` float64, sums to 1; the last is the unknown symbol's.
         """
         before = _encode(context[-len(self.levels) :], self.alphabet)
         symbols = range(len(self.alphabet) + 1)
         return np.array([self._each(np.append(before, symbol))[-1] for symbol in symbols])
 
-    def nats(self, text: str, context: str = "") -> np.ndarray:
-        """Return the cost of every character of a text.
+    def nats(self, text: str, context: str = "") -> Float64Array:
+        """Return the negative log-probability of every character of a text.
 
         Args:
-            text: What to predict.
-            context: What comes before it, at no cost.
+            text: The characters to predict.
+            context: The characters before `text`, which are not predicted.
 
         Returns:
             `[len(text)]` float64, nats.
         """
         return -np.log(self._each(_encode(context + text, self.alphabet))[len(context) :])
 
-    def _each(self, symbols: np.ndarray) -> np.ndarray:
+    def _each(self, symbols: Int64Array) -> Float64Array:
+        """Return `[len(symbols)]`, the probability of each symbol given those before it."""
         size = len(self.alphabet) + 1
         probs = np.full(len(symbols), 1 / size)
         contexts = np.zeros(len(symbols), np.int64)
@@ -142,35 +148,37 @@ class NgramModel:
 
 
 def ngram_nats_per_char(
-    train_text: str, validation_text: str, order: int, smoothing: Smoothing
+    training_text: str, validation_text: str, order: int, smoothing: Smoothing
 ) -> float:
-    """Return what a character n-gram model pays for a text, every character of it.
+    """Return the cross-entropy of a text under a character n-gram model.
 
-    The first characters of the validation text are predicted from the training text's last
-    ones, as in a corpus of which both are parts. A character that the training text lacks
-    costs what the one symbol costs that stands for all such.
+    The context of the first characters of the validation text is the end of the training text,
+    because the two are consecutive parts of one corpus. A character that does not occur in the
+    training text has the probability of the unknown symbol.
 
     Args:
-        train_text: What to learn from.
-        validation_text: What to predict.
-        order: The longest n-gram's length: the character predicted and `order - 1` before it.
+        training_text: The text to count.
+        validation_text: The text to predict.
+        order: Length of the longest n-grams: the predicted character and `order - 1` before it.
         smoothing: `witten-bell` or `kneser-ney`, both interpolated.
 
     Returns:
         Mean nats per character.
 
     Raises:
-        ConfigError: `order` is below 1, or there is no such `smoothing`.
+        ConfigError: `order` is below 1, or `smoothing` is unknown.
         CorpusError: One of the texts is empty.
     """
     if not validation_text:
-        raise CorpusError("The validation text must hold a character. Received: an empty text.")
-    model = NgramModel.fit(train_text, order, smoothing)
-    return float(model.nats(validation_text, train_text[-order:]).mean())
+        raise CorpusError(
+            "The validation text must have at least one character. Received: an empty text."
+        )
+    model = NgramModel.fit(training_text, order, smoothing)
+    return float(model.nats(validation_text, training_text[-order:]).mean())
 
 
-def _encode(text: str, alphabet: str) -> np.ndarray:
-    """Return `[len(text)]` int64, places in the sorted `alphabet`; its length if not in it."""
+def _encode(text: str, alphabet: str) -> Int64Array:
+    """Return `[len(text)]` int64, indices in the sorted `alphabet`; its length if not in it."""
     known, points = (
         np.frombuffer(part.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int64)
         for part in (alphabet, text)
@@ -178,15 +186,16 @@ def _encode(text: str, alphabet: str) -> np.ndarray:
     return _find(known, points)
 
 
-def _find(codes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Return where each of `wanted` is in the sorted `codes`; `len(codes)` if it is not."""
+def _find(codes: Int64Array, wanted: Int64Array) -> Int64Array:
+    """Return the index of each of `wanted` in the sorted `codes`; `len(codes)` if absent."""
     if not len(codes):
         return np.zeros(len(wanted), np.int64)
-    places = np.minimum(np.searchsorted(codes, wanted), len(codes) - 1)
-    return np.where(codes[places] == wanted, places, len(codes))
+    indices = np.minimum(np.searchsorted(codes, wanted), len(codes) - 1)
+    return np.where(codes[indices] == wanted, indices, len(codes))
 
 
-def _count(symbols: np.ndarray, size: int, order: int) -> list[_Grams]:
+def _count(symbols: Int64Array, size: int, order: int) -> list[_Grams]:
+    """Return the n-grams of each length up to `order`; `size` is the number of symbols."""
     grams = []
     contexts = np.zeros(len(symbols), np.int64)
     for k in range(order):
@@ -202,8 +211,8 @@ def _count(symbols: np.ndarray, size: int, order: int) -> list[_Grams]:
 
 
 def _witten_bell(grams: list[_Grams], k: int, size: int) -> _Level:
-    kept = grams[k].counts.astype(float)
-    return _share(grams, k, size, kept, passed=np.ones(len(kept)))
+    kept = grams[k].counts.astype(np.float64)
+    return _interpolation(grams, k, size, kept, passed=np.ones(len(kept)))
 
 
 def _kneser_ney(grams: list[_Grams], k: int, size: int) -> _Level:
@@ -212,14 +221,14 @@ def _kneser_ney(grams: list[_Grams], k: int, size: int) -> _Level:
         longer = grams[k + 1]
         counts = np.bincount(grams[k].ids[longer.first + 1], minlength=len(counts))
     passed = _discounts(counts)[np.minimum(counts, 3)]
-    return _share(grams, k, size, kept=counts - passed, passed=passed)
+    return _interpolation(grams, k, size, kept=counts - passed, passed=passed)
 
 
-def _discounts(counts: np.ndarray) -> np.ndarray:
-    """Return `[4]` float64: what to take off a count of 0, 1, 2, and 3 or more.
+def _discounts(counts: Int64Array) -> Float64Array:
+    """Return `[4]` float64: the discounts of a count of 0, 1, 2, and 3 or more.
 
-    They are estimated from how many n-grams have a count of 1, 2, 3 and 4, and held to at
-    least 0.1: where nothing is passed down, an unseen character has probability 0.
+    They are estimated from the numbers of n-grams with a count of 1, 2, 3 and 4, and are at
+    least 0.1: with a discount of 0, an unseen character would have probability 0.
     """
     once, twice, thrice, often = (np.sum(counts == c) for c in (1, 2, 3, 4))
     scale = once / max(once + 2 * twice, 1)
@@ -228,8 +237,18 @@ def _discounts(counts: np.ndarray) -> np.ndarray:
     return np.concatenate(([0.0], np.clip(estimate, 0.1, [1, 2, 3])))
 
 
-def _share(grams: list[_Grams], k: int, size: int, kept: np.ndarray, passed: np.ndarray) -> _Level:
-    """Divide what each n-gram keeps, and what its context passes down, by the context's total."""
+def _interpolation(
+    grams: list[_Grams], k: int, size: int, kept: Float64Array, passed: Float64Array
+) -> _Level:
+    """Divide the counts that n-grams keep and pass on by the total of their context.
+
+    Args:
+        grams: As `_count` returns them.
+        k: Length of the n-grams, less one.
+        size: Number of symbols.
+        kept: `[grams]` float64, the counts after discounting.
+        passed: `[grams]` float64, the mass that each n-gram leaves to the shorter context.
+    """
     codes = grams[k].codes
     contexts = codes // size
     seen = len(grams[k - 1].codes) if k else 1
@@ -241,20 +260,21 @@ def _share(grams: list[_Grams], k: int, size: int, kept: np.ndarray, passed: np.
 
 def main() -> None:
     """Count, predict and print."""
-    flags = parse_flags(__doc__, ("file", "a text in UTF-8"))
-    text = Path(flags.file).read_text("utf-8")
-    border = int(0.9 * len(text))
+    parser = benchmark_parser(__doc__)
+    add_corpus(parser)
+    arguments = parser.parse_args()
+    training_text, validation_text = split_text(arguments.corpus.text, 0.1)
     measurements = []
-    for order in (5,) if flags.quick else range(3, 8):
-        for smoothing in _SMOOTHINGS:
-            begun = time.perf_counter()
-            nats = ngram_nats_per_char(text[:border], text[border:], order, smoothing)
-            seconds = time.perf_counter() - begun
+    for order in (5,) if arguments.quick else range(3, 8):
+        for smoothing in SMOOTHINGS:
+            started = time.perf_counter()
+            nats = ngram_nats_per_char(training_text, validation_text, order, smoothing)
+            seconds = time.perf_counter() - started
             measurements += [
                 Measurement(f"order {order}", smoothing, nats, "nats per character"),
                 Measurement(f"order {order}, time", smoothing, seconds, "s"),
             ]
-    report(measurements, flags.json)
+    report(measurements, arguments.json)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,18 @@
-"""Pictures of measurements: loss against time, and things compared by one figure each.
+"""Plots of measurements: loss over time, and a comparison of single figures.
 
-White behind and dark ink on it, so that they read in GitHub's light and dark themes alike.
-The file's ending chooses the format, `.svg` or `.png`; the same figures give the same file.
-LoopEngine needs matplotlib, which requirements-notebooks.txt brings.
+White background and dark text, so that they are readable in GitHub's light and dark themes. The
+suffix of the file selects the format, `.svg` or `.png`; the same figures give the same file.
+Plotting needs Matplotlib, which is in the extra `notebooks`.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from textgen.arrays import Float64Array
 from textgen.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 _PEER = "nanoGPT"
 _INK, _FAINT, _GRID = "#24292f", "#66707b", "#e6e8eb"
-# Okabe & Ito's, darkened for a white ground: the colour-blind tell them apart too
-_COLOURS = ("#0072b2", "#d55e00", "#00815c", "#a8508c", "#a67c00", "#1a8fa3")
+# The palette of Okabe & Ito, distinguishable with color blindness, darkened for white.
+_COLORS = ("#0072b2", "#d55e00", "#00815c", "#a8508c", "#a67c00", "#1a8fa3")
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -33,11 +34,12 @@ _STYLE: dict[Any, Any] = {
     "grid.color": _GRID,
     "svg.hashsalt": "textgen",
 }
-_WIDTH = 6.4  # inches; at 10 points the text is as large as GitHub's beside it
-_LABEL_GAP = 15.0  # points from one line's label to the next
+_WIDTH = 6.4  # Inches, at which 10 points are as large as GitHub's text.
+_LABEL_GAP = 15.0  # Points between the labels of two lines.
 
-# seconds, coarse to fine; the first that puts enough ticks on the axis is taken
-_LADDERS = (
+# Ticks in seconds, coarse to fine; the first with enough ticks on the axis is used.
+_MIN_TICKS = 4
+_TICKS = (
     (0.1, 1, 10, 60, 600, 3_600, 36_000),
     (0.1, 0.3, 1, 3, 10, 30, 60, 180, 600, 1_800, 3_600, 10_800, 36_000),
     (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1_200, 1_800, 3_600, 7_200, 18_000),
@@ -46,74 +48,77 @@ _LADDERS = (
 
 
 def plot_curves(curves: dict[str, list[tuple[float, float]]], path: Path, title: str) -> None:
-    """Draw validation loss against wall-clock seconds, a line for each run.
+    """Plot validation loss over wall-clock seconds, one line per run.
 
-    Time has a logarithmic axis. A line's name and last loss stand to the right of the
-    picture, and a dotted hairline leads there at the height of that loss. A name that
-    begins with "nanoGPT" marks what the others are held to: dashed and grey.
+    The time axis is logarithmic. The name and the last loss of a line are to the right of the
+    plot, connected by a thin dotted line. A name that starts with "nanoGPT" is the reference: its
+    line is dashed and gray.
 
     Args:
-        curves: A name to its points, `(seconds, nats per character)`.
-        path: Where to write, `.svg` or `.png`; a file there is replaced.
-        title: What stands above the picture.
+        curves: Points `(seconds, nats per character)` by name.
+        path: A `.svg` or `.png` file; an existing one is replaced.
+        title: Text above the plot.
 
     Raises:
-        ConfigError: No curve, a curve without points or with one that the axes have no place
-            for, or another ending.
+        ConfigError: There is no curve, a curve has no points or one that the axes cannot show,
+            or `path` has another suffix.
     """
-    _require_something(curves, "curves")
+    _require_not_empty(curves, "curves")
     for name, points in curves.items():
-        _require_drawable(name, points)
+        _require_plottable(name, points)
     subtitle = "validation loss, nats per character, over wall-clock time"
-    _draw(lambda axes: _draw_curves(axes, curves), path, title, subtitle, height=3.6)
+    _plot(lambda axes: _draw_curves(axes, curves), path, title, subtitle, height=3.6)
 
 
 def plot_dots(values: dict[str, float], path: Path, title: str, unit: str) -> None:
-    """Draw a dot on a line for each thing compared, with its figure beside it.
+    """Plot one figure per row as a dot, with its value next to it.
 
-    The axis begins near the least figure, not at zero: dots, unlike bars, do not ask for it.
+    The axis starts near the smallest figure, not at zero, which dots, unlike bars, allow.
 
     Args:
-        values: A name to its figure, from the top downwards.
-        path: Where to write, `.svg` or `.png`; a file there is replaced.
-        title: What stands above the picture.
-        unit: What is counted, under the title.
+        values: Figures by name, from top to bottom.
+        path: A `.svg` or `.png` file; an existing one is replaced.
+        title: Text above the plot.
+        unit: Unit of the figures, shown under the title.
 
     Raises:
-        ConfigError: No figure, one that is not finite, or another ending.
+        ConfigError: There is no figure, one is not finite, or `path` has another suffix.
     """
-    _require_something(values, "values")
+    _require_not_empty(values, "values")
     for name, value in values.items():
         if not math.isfinite(value):
             raise ConfigError(
-                f"`values` must be finite. Received: {name!r}: {value}. Leave it out."
+                f"`values` must be finite numbers. Received: {value} for {name!r}. Remove it."
             )
     height = 0.36 * len(values) + 0.1
-    _draw(lambda axes: _draw_dots(axes, values), path, title, unit, height)
+    _plot(lambda axes: _draw_dots(axes, values), path, title, unit, height)
 
 
-def _require_something(things: dict, name: str) -> None:
-    if not things:
-        raise ConfigError(f"`{name}` must hold something to draw. Received: {{}}.")
+def _require_not_empty(entries: Mapping[str, object], name: str) -> None:
+    if not entries:
+        raise ConfigError(f"`{name}` must have at least one entry. Received: {{}}.")
 
 
-def _require_drawable(name: str, points: list[tuple[float, float]]) -> None:
-    good = [0 < seconds < math.inf and math.isfinite(loss) for seconds, loss in points]
-    if not points or not all(good):
+def _require_plottable(name: str, points: Sequence[tuple[float, float]]) -> None:
+    for seconds, loss in points:
+        if not (0 < seconds < math.inf and math.isfinite(loss)):
+            raise ConfigError(
+                "`curves` must have finite losses at finite times greater than 0, because the "
+                f"time axis is logarithmic. Received: {(seconds, loss)} in {name!r}. Remove it."
+            )
+    if not points:
         raise ConfigError(
-            f"A curve must have points, all finite and later than 0 seconds: its axis is "
-            f"logarithmic. Received: {name!r}: {points[good.index(False)] if points else []}. "
-            f"Leave it out."
+            f"`curves` must have at least one point each. Received: none for {name!r}. Remove it."
         )
 
 
-def _draw(
-    fill: "Callable[[Axes], None]", path: Path, title: str, subtitle: str, height: float
+def _plot(
+    draw: "Callable[[Axes], None]", path: Path, title: str, subtitle: str, height: float
 ) -> None:
-    """Have `fill` draw on axes of `height` inches, put the titles above them, and save."""
+    """Call `draw` with axes of `height` inches, add the titles, and save the figure."""
     if path.suffix not in (".svg", ".png"):
-        raise ConfigError(f"`path` must end in .svg or .png. Received: {path}.")
-    # a Figure of its own, without pyplot, is drawn by Agg and leaves no state behind
+        raise ConfigError(f"`path` must end with .svg or .png. Received: {path}.")
+    # A Figure made without pyplot needs no display and leaves no global state.
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -123,11 +128,11 @@ def _draw(
         axes.spines[["top", "left", "right"]].set_visible(False)
         axes.set_axisbelow(True)
         axes.tick_params(length=0, pad=6)
-        fill(axes)
+        draw(axes)
         above: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
         axes.annotate(title, (0, 1), (0, 30), fontsize=12, fontweight="bold", **above)
         axes.annotate(subtitle, (0, 1), (0, 13), color=_FAINT, **above)
-        # a date would make every SVG another file
+        # With a date, no two SVG files would be equal.
         metadata = {"Date": None} if path.suffix == ".svg" else None
         figure.savefig(path, dpi=150, bbox_inches="tight", pad_inches=0.2, metadata=metadata)
 
@@ -140,20 +145,20 @@ def _draw_curves(axes: "Axes", curves: dict[str, list[tuple[float, float]]]) -> 
     ends = {}
     for name, points in curves.items():
         seconds, losses = zip(*sorted(points), strict=True)
-        colour = _COLOURS[ours.index(name) % len(_COLOURS)] if name in ours else _FAINT
+        color = _COLORS[ours.index(name) % len(_COLORS)] if name in ours else _FAINT
         style = "-" if name in ours else (0, (4, 2))
-        axes.plot(seconds, losses, color=colour, linestyle=style, linewidth=1.8)
-        axes.plot(seconds[-1], losses[-1], "o", color=colour, markersize=4.5)
-        ends[name] = seconds[-1], losses[-1], colour
+        axes.plot(seconds, losses, color=color, linestyle=style, linewidth=1.8)
+        axes.plot(seconds[-1], losses[-1], "o", color=color, markersize=4.5)
+        ends[name] = seconds[-1], losses[-1], color
     _tick_seconds(axes)
     _label_ends(axes, ends)
 
 
 def _tick_seconds(axes: "Axes") -> None:
     first, last = axes.get_xlim()
-    for ladder in _LADDERS:
-        ticks = [seconds for seconds in ladder if first <= seconds <= last]
-        if len(ticks) >= 4:
+    for candidates in _TICKS:
+        ticks = [seconds for seconds in candidates if first <= seconds <= last]
+        if len(ticks) >= _MIN_TICKS:
             break
     axes.set_xticks(ticks, [_duration(seconds) for seconds in ticks])
     axes.set_xticks([], minor=True)
@@ -161,7 +166,7 @@ def _tick_seconds(axes: "Axes") -> None:
 
 
 def _duration(seconds: float) -> str:
-    """Return `90` as "1.5 min": the largest unit of which there is one."""
+    """Return `90` as "1.5 min", in the largest unit in which it is at least 1."""
     for size, unit in ((3_600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds / size:g} {unit}"
@@ -176,43 +181,43 @@ def _label_ends(axes: "Axes", ends: dict[str, tuple[float, float, str]]) -> None
     names = sorted(ends, key=lambda name: ends[name][1])
     heights = _spread([ends[name][1] for name in names], gap, low + gap / 2)
     for name, height in zip(names, heights, strict=True):
-        seconds, loss, colour = ends[name]
+        seconds, loss, color = ends[name]
         leader, label = ((last / first) ** beyond * last for beyond in (0.035, 0.04))
         axes.plot(
             [seconds, last, leader],
             [loss, loss, height],
-            color=colour,
+            color=color,
             linewidth=0.8,
             linestyle=(0, (1, 3)),
             clip_on=False,
         )
-        axes.text(label, height, f"{name}  {loss:.3f}", color=colour, va="center_baseline")
+        axes.text(label, height, f"{name}  {loss:.3f}", color=color, va="center_baseline")
     axes.set_xlim(first, last)
     axes.set_ylim(low, high)
 
 
-def _spread(wanted: Sequence[float], gap: float, least: float) -> np.ndarray:
-    """Return places at least `gap` apart, as near to the `wanted` as can be.
+def _spread(wanted: Sequence[float], gap: float, minimum: float) -> Float64Array:
+    """Return positions at least `gap` apart, as close to the wanted ones as possible.
 
     Args:
-        wanted: Ascending.
-        gap: The least distance between neighbours.
-        least: No place is below it.
+        wanted: Ascending positions.
+        gap: Smallest distance between neighbors.
+        minimum: Smallest position.
 
     Returns:
-        `[len(wanted)]` float64, those of the least squared distance in all.
+        `[len(wanted)]` float64, with the least sum of squared distances to `wanted`.
 
-    Less `gap` for each place before it, this is an isotonic regression, and that has a
-    closed form, the max-min formula.
+    After `gap` is subtracted once per preceding position, this is isotonic regression, which has
+    a closed form, the max-min formula.
     """
     steps = gap * np.arange(len(wanted))
     free = np.asarray(wanted) - steps
-    places = range(len(free))
+    indices = range(len(free))
     nearest = [
-        max(min(free[a : b + 1].mean() for b in places[i:]) for a in places[: i + 1])
-        for i in places
+        max(min(free[a : b + 1].mean() for b in indices[i:]) for a in indices[: i + 1])
+        for i in indices
     ]
-    return np.maximum(nearest, least) + steps
+    return np.asarray(np.maximum(nearest, minimum) + steps, np.float64)
 
 
 def _draw_dots(axes: "Axes", values: dict[str, float]) -> None:
@@ -222,14 +227,14 @@ def _draw_dots(axes: "Axes", values: dict[str, float]) -> None:
     axes.set_xlim(min(figures) - 0.12 * span, max(figures) + 0.16 * span)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_yticks(rows, names, color=_INK)
-    # to three digits of what sets them apart; without steps of 2.5, ticks need no more
+    # Three digits of the range; tick steps of 1, 2, 5 and 10 need no more.
     decimals = max(0, round(2 - math.log10(span)))
     axes.locator_params(axis="x", nbins=6, steps=[1, 2, 5, 10])
     axes.xaxis.set_major_formatter(f"{{x:,.{decimals}f}}")
     axes.grid(axis="y")
-    axes.plot(figures, rows, "o", color=_COLOURS[0], markersize=8)
+    axes.plot(figures, rows, "o", color=_COLORS[0], markersize=8)
     for row, value in zip(rows, figures, strict=True):
-        # white behind the figure, so that the row's line does not strike it through
+        # A white box keeps the grid line from crossing the figure.
         axes.annotate(
             f"{value:,.{decimals}f}",
             (value, row),

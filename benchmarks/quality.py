@@ -1,16 +1,16 @@
-"""How good is the text after the minutes that people wait? Nats per character on held-out text.
+"""Nats per character on held-out text after a budget of wall-clock time.
 
-`python -m benchmarks.quality FILE`, where FILE is tinyshakespeare's input.txt: the first 90 % of
-the characters to train, the last 10 % to validate, as nanoGPT splits it. Budgets are wall-clock
-seconds of a whole process, from its start to the written weights. Nobody looks at the held-out
-text before training is over, and the last weights count.
+`python -m benchmarks.quality [SOURCE]`; published figures use tinyshakespeare's input.txt. The
+first 90 % of the characters are trained on, the last 10 % scored, as nanoGPT splits them. The
+budget covers a whole process, from its start to the written weights. The held-out text is scored
+only after training, and the last weights count.
 
-Protocols: carried: one pass with carried state (A); windows: windows of 256 that begin with no
-past (B); dynamic: the model learns on while it is scored (D).
+Protocols: `carried`, one pass with carried state; `windows`, windows of 256 tokens that start
+from the initial state; `dynamic`, the model keeps learning from what it has scored.
 
-Parts: `floor`, what counting n-grams gives; `budgets`, an hour with the curves of the presets
-on the way; `ablations`; `cells`; without --part all of them. `--pictures FOLDER` draws, too;
---quick shows one short training of each part.
+Parts: `ngrams`, a baseline that counts n-grams; `budgets`, the presets, with curves of loss over
+time; `ablations`; `cells`. They take an hour in all. `--quick` runs one short training of each
+part.
 """
 
 import json
@@ -23,98 +23,109 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ngram import ngram_nats_per_char
+from benchmarks.arguments import Corpus, add_corpus, benchmark_parser
+from benchmarks.ngram import SMOOTHINGS, ngram_nats_per_char
 from benchmarks.plots import plot_curves, plot_dots
-from benchmarks.report import Measurement, parse_flags, report
+from benchmarks.report import Measurement, report
+from textgen.corpora import split_text
+from textgen.machine import core_count
 
-# what a part measured, and what draws it into a folder
-Part = tuple[list[Measurement], Callable[[Path], None] | None]
+# Plots the figures of a part into a folder.
+Plot = Callable[[Path], None]
 
 _ROOT = Path(__file__).resolve().parents[1]
 _UNIT = "nats per character"
+_VALIDATION_FRACTION = 0.1
 
-# seconds: nats per character of nanoGPT's recipe for CPUs, recorded on two cores
+# Nats per character by seconds, nanoGPT's recipe for CPUs, recorded on two cores.
 _NANOGPT = {31: 2.191, 41: 2.053, 51: 2.009, 62: 1.923, 72: 1.892, 82: 1.886}
-# what nanoGPT's recipe for a GPU is quoted at, 10.7 million weights, windows of 256
+# Published for nanoGPT's recipe for a GPU: 10.7 million weights, windows of 256 tokens.
 _NANOGPT_GPU = 1.4697
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One training.
+    """One configuration to train.
 
     Attributes:
-        case: What it is called in the table.
-        preset: Of `train.py`.
+        case: Its name in the table.
+        preset: A preset of `train.py`.
         seconds: Wall-clock budget.
         protocols: How the result is scored; `curve`: the weights of each validation, too.
-        seeds: Trainings; the mean is reported, and the spread.
-        flags: More of `train.py`.
-        share: Of the training text, how much of its beginning is trained on.
+        num_seeds: Number of trainings; their mean and range are reported.
+        flags: More flags of `train.py`.
+        fraction: Fraction of the training text to train on, from its start.
     """
 
     case: str
     preset: str
     seconds: float
     protocols: tuple[str, ...] = ("carried",)
-    seeds: int = 1
+    num_seeds: int = 1
     flags: str = ""
-    share: float = 1.0
+    fraction: float = 1.0
 
 
 _QUICK_SECONDS = 20
+# Prefix of the points of a curve, which are in the JSON only.
 _POINT = "curve, after"
-_CURVE = ("carried", "curve")
-_OFTEN, _SELDOM = "--validate-every 500", "--validate-every 400"
+_WITH_CURVE = ("carried", "curve")
 _BUDGETS = (
-    Trial("82 s", "shakespeare", 82, _CURVE, seeds=3, flags=_OFTEN),
-    Trial("10 min", "medium", 600, (*_CURVE, "windows", "dynamic"), seeds=3, flags=_SELDOM),
-    Trial("10 min, under 1 M weights", "small", 600, _CURVE, flags=_SELDOM),
+    Trial("82 s", "shakespeare", 82, _WITH_CURVE, num_seeds=3, flags="--validate-every 500"),
+    Trial(
+        "10 min",
+        "medium",
+        600,
+        (*_WITH_CURVE, "windows", "dynamic"),
+        num_seeds=3,
+        flags="--validate-every 400",
+    ),
+    Trial("10 min, under 1 M weights", "small", 600, _WITH_CURVE, flags="--validate-every 400"),
     Trial("10 min, subword", "subword", 600),
 )
 
-# what is taken out of a preset, or put in that it left out
+# Flags that remove one ingredient of a preset, or add one, by the name of the change.
 _CHANGES = {
-    "as it is": "",
+    "unchanged": "",
     "64 lanes of 100": "--batch-size 64 --seq-len 100",
-    "no average of the weights": "--ema-decay None",
+    "no weight averaging": "--ema-decay None",
     "no dropout": "--dropout 0",
     "no weight decay": "--weight-decay 0",
-    "Dense bias of zeros": "--dense-bias zeros",
-    "cosine rate": "--schedule cosine",
-    "linear rate": "--schedule linear",
+    "zero dense bias": "--dense-bias zeros",
+    "cosine schedule": "--schedule cosine",
+    "linear schedule": "--schedule linear",
     "weight drop 0.2": "--weight-drop 0.2",
     "input dropout 0.1": "--input-dropout 0.1",
     "embedding dropout 0.05": "--embedding-dropout 0.05",
-    "jitter of 8": "--seq-len-jitter 8",
-    "state reset 0.02": "--state-reset-probability 0.02",
-    "first state learned": "--initial-state learned",
-    "update gate's bias 1": "--forget-bias 1",
+    "sequence length jitter 8": "--seq-len-jitter 8",
+    "state reset probability 0.02": "--state-reset-probability 0.02",
+    "learned initial state": "--initial-state learned",
+    "forget bias 1": "--forget-bias 1",
     "AR 1, TAR 1": "--activation-penalty 1 --temporal-penalty 1",
     "tied, 448 units": "--tie-weights --embedding-dim 448 --hidden-size 448",
     "2 layers of 320": "--num-layers 2 --hidden-size 320",
-    "the same, residual and normalised": (
+    "2 layers of 320, residual, layer norm": (
         "--num-layers 2 --hidden-size 320 --residual --layer-norm"
     ),
 }
-# of a few passes over the text; and of some thirteen, over the first quarter of it
+# A recipe of a few epochs, and one of about thirteen on the first quarter of the text.
 _ABLATIONS = (
     (Trial("shakespeare", "shakespeare", 40), _CHANGES),
     (
-        Trial("small, a quarter of the text", "small", 120, share=0.25),
+        Trial("small, a quarter of the text", "small", 120, fraction=0.25),
         {
-            "as it is": "",
-            "no average of the weights": "--ema-decay None",
+            "unchanged": "",
+            "no weight averaging": "--ema-decay None",
             "no dropout": "--dropout 0",
             "no weight decay": "--weight-decay 0",
             "no weight drop": "--weight-drop 0",
-            "constant rate": "--schedule constant",
-            "state reset 0.02": "--state-reset-probability 0.02",
+            "constant schedule": "--schedule constant",
+            "state reset probability 0.02": "--state-reset-probability 0.02",
         },
     ),
 )
 
-# of the preset `shakespeare`, each with the units that make about 1.23 million weights
+# Flags for the preset `shakespeare`; the units give each cell about 1.23 million weights.
 _CELLS = {
     "gru": "--hidden-size 512",
     "lstm": "--cell lstm --hidden-size 432",
@@ -123,93 +134,113 @@ _CELLS = {
 }
 
 
-class Bench:
-    """Runs trials on one corpus, in processes of their own, one after the other."""
+class TrialRunner:
+    """Runs trials on one corpus, each training in a process of its own.
 
-    def __init__(self, corpus: Path, folder: Path, *, quick: bool):
-        text = corpus.read_text("utf-8")
-        border = int(0.9 * len(text))
-        self.train_text, self.held_out = text[:border], text[border:]
-        self.folder, self.quick = folder, quick
-        (folder / "held_out.txt").write_text(self.held_out, "utf-8")
+    Attributes:
+        training_text: The first 90 % of the corpus.
+        held_out: The rest.
+        title: Corpus and machine, for pictures.
+        quick: Whether to train one seed per trial, for 20 seconds at most.
+    """
+
+    def __init__(self, corpus: Corpus, folder: Path, *, quick: bool) -> None:
+        self.training_text, self.held_out = split_text(corpus.text, _VALIDATION_FRACTION)
+        self.title = f"{corpus.name} on {core_count()} CPU cores"
+        self.quick = quick
+        self._folder = folder
 
     def run(self, trial: Trial) -> list[dict[str, Any]]:
-        """Return what each seed gave: seconds, steps, parameters, and a score a protocol."""
-        seeds = 1 if self.quick else trial.seeds
-        return [self._train(trial, seed) for seed in range(1, seeds + 1)]
+        """Return the result of each seed: seconds, steps, parameters, and a score by protocol."""
+        num_seeds = 1 if self.quick else trial.num_seeds
+        return [self._train(trial, seed) for seed in range(1, num_seeds + 1)]
 
     def _train(self, trial: Trial, seed: int) -> dict[str, Any]:
         seconds = min(trial.seconds, _QUICK_SECONDS) if self.quick else trial.seconds
-        text = self.train_text[: int(trial.share * len(self.train_text))]
-        (self.folder / "train.txt").write_text(text, "utf-8")
+        text = self.training_text[: int(trial.fraction * len(self.training_text))]
+        training_file, held_out_file = self._folder / "train.txt", self._folder / "held_out.txt"
+        training_file.write_text(text, "utf-8")
+        held_out_file.write_text(self.held_out, "utf-8")
         command = [
-            *(sys.executable, "-m", "benchmarks.peers.timed_train"),
-            *(str(seconds), str(self.folder / "run"), str(self.folder / "held_out.txt")),
+            *(sys.executable, "-m", "benchmarks.peers.budget_train"),
+            *(str(seconds), str(self._folder / "run"), str(held_out_file)),
             ",".join(trial.protocols),
-            *(str(self.folder / "train.txt"), "--preset", trial.preset, "--seed", str(seed)),
+            *(str(training_file), "--preset", trial.preset, "--seed", str(seed)),
             *trial.flags.split(),
         ]
         process = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
         if process.returncode:
             raise SystemExit(f"{trial.case}: {' '.join(command)}\n{process.stderr[-2000:]}")
-        result = json.loads(process.stdout.splitlines()[-1])
+        result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
         print(f"{trial.case}, seed {seed}: {result}", file=sys.stderr, flush=True)
         return result
 
 
 def main() -> None:
     """Train, score and print."""
-    flags = parse_flags(__doc__, ("corpus", "tinyshakespeare's input.txt"), parts=tuple(_PARTS))
-    measurements = []
+    parser = benchmark_parser(__doc__)
+    add_corpus(parser)
+    parser.add_argument(
+        "--part", nargs="+", choices=_PARTS, default=list(_PARTS), help="run only these parts"
+    )
+    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="also plot into a folder")
+    arguments = parser.parse_args()
+    measurements: list[Measurement] = []
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(flags.corpus), Path(folder), quick=flags.quick)
-        for part in flags.part:
-            measured, draw = _PARTS[part](bench)
+        runner = TrialRunner(arguments.corpus, Path(folder), quick=arguments.quick)
+        for part in arguments.part:
+            measured, plots = _PARTS[part](runner)
             measurements += measured
-            if flags.pictures is not None and draw is not None:
-                flags.pictures.mkdir(parents=True, exist_ok=True)
-                draw(flags.pictures)
+            if arguments.pictures is not None:
+                arguments.pictures.mkdir(parents=True, exist_ok=True)
+                for plot in plots:
+                    plot(arguments.pictures)
     points = [m for m in measurements if m.case.startswith(_POINT)]
-    report([m for m in measurements if m not in points], flags.json, unshown=points)
+    shown = [m for m in measurements if not m.case.startswith(_POINT)]
+    report(shown, arguments.json, json_only=points)
 
 
-def _floor(bench: Bench) -> Part:
-    """Count n-grams: a check of the split, and what a trained model must beat."""
-    measured = [
+def _ngrams(runner: TrialRunner) -> tuple[list[Measurement], list[Plot]]:
+    """Count n-grams: a check of the split, and a score that a trained model must beat."""
+    measurements = [
         Measurement(
-            f"{context} characters before",
+            f"{context} characters of context",
             smoothing,
-            ngram_nats_per_char(bench.train_text, bench.held_out, context + 1, smoothing),
+            ngram_nats_per_char(runner.training_text, runner.held_out, context + 1, smoothing),
             _UNIT,
         )
-        for context in (4, 5, 6)
-        for smoothing in ("witten-bell", "kneser-ney")
+        for context in ((5,) if runner.quick else (4, 5, 6))
+        for smoothing in SMOOTHINGS
     ]
-    return measured, None
+    return measurements, []
 
 
-def _budgets(bench: Bench) -> Part:
-    """Train the presets, some with several seeds; the curves are those of the first seed."""
-    rows, curves = [], {}
-    short = replace(_BUDGETS[0], case=f"{_QUICK_SECONDS} s", seconds=_QUICK_SECONDS)
-    for trial in [short] if bench.quick else _BUDGETS:
-        results = bench.run(trial)
+def _budgets(runner: TrialRunner) -> tuple[list[Measurement], list[Plot]]:
+    """Train the presets; the curves are those of the first seed."""
+    measurements: list[Measurement] = []
+    curves: dict[str, list[tuple[float, float]]] = {}
+    quick_trial = replace(_BUDGETS[0], case=f"{_QUICK_SECONDS} s", seconds=_QUICK_SECONDS)
+    for trial in [quick_trial] if runner.quick else _BUDGETS:
+        results = runner.run(trial)
         if "curve" in trial.protocols:
             curves[trial.preset] = [(seconds, nats) for seconds, nats in results[0]["curve"]]
-        rows += _budget_rows(trial, results)
+        measurements += _budget_rows(trial, results)
     nanogpt = "nanoGPT's recipe for CPUs, recorded"
-    if not bench.quick:
-        gpu = "the one for a GPU, quoted"
-        rows.append(Measurement("82 s, carried", nanogpt, _NANOGPT[82], _UNIT))
-        rows.append(Measurement("10 min, windows", gpu, _NANOGPT_GPU, _UNIT))
-    curves[nanogpt] = list(_NANOGPT.items())
-    rows += [
-        Measurement(f"{_POINT} {seconds:.0f} s", name, nats, _UNIT)
-        for name, points in curves.items()
+    if not runner.quick:
+        gpu = "nanoGPT's recipe for a GPU, published"
+        measurements.append(Measurement("82 s, carried", nanogpt, _NANOGPT[82], _UNIT))
+        measurements.append(Measurement("10 min, windows", gpu, _NANOGPT_GPU, _UNIT))
+    measurements += [
+        Measurement(f"{_POINT} {seconds:.0f} s", f"textgen {preset}", nats, _UNIT)
+        for preset, points in curves.items()
         for seconds, nats in points
     ]
-    title = "tinyshakespeare on two CPU cores"
-    return rows, lambda folder: plot_curves(curves, folder / "curves.svg", title)
+    measurements += [
+        Measurement(f"{_POINT} {seconds} s", nanogpt, nats, _UNIT)
+        for seconds, nats in _NANOGPT.items()
+    ]
+    plotted = curves | {nanogpt: [(float(s), nats) for s, nats in _NANOGPT.items()]}
+    return measurements, [lambda folder: plot_curves(plotted, folder / "curves.svg", runner.title)]
 
 
 def _budget_rows(trial: Trial, results: list[dict[str, Any]]) -> Iterator[Measurement]:
@@ -220,53 +251,49 @@ def _budget_rows(trial: Trial, results: list[dict[str, Any]]) -> Iterator[Measur
         scores = [result[protocol] for result in results]
         yield Measurement(case, "textgen", statistics.mean(scores), _UNIT)
         if len(scores) > 1:
-            yield Measurement(f"{case}, spread", "textgen", max(scores) - min(scores), _UNIT)
+            yield Measurement(f"{case}, range", "textgen", max(scores) - min(scores), _UNIT)
     seconds = max(result["seconds"] for result in results)
     yield Measurement(f"{trial.case}, whole process", "textgen", seconds, "s")
     yield Measurement(f"{trial.case}, weights", "textgen", results[0]["parameters"], "weights")
     yield Measurement(f"{trial.case}, steps", "textgen", results[0]["steps"], "steps")
 
 
-def _ablations(bench: Bench) -> Part:
-    """Take each ingredient out of a recipe, or put one in, one at a time."""
+def _ablations(runner: TrialRunner) -> tuple[list[Measurement], list[Plot]]:
+    """Remove each ingredient of a recipe, or add one, one at a time."""
     parts = [
-        _compare(bench, trial, changes, f"ablations-{trial.preset}.svg")
+        _compare(runner, trial, changes, f"ablations-{trial.preset}.svg")
         for trial, changes in _ABLATIONS
     ]
-
-    def draw(folder: Path) -> None:
-        for _, draw_one in parts:
-            draw_one(folder)
-
-    return [row for rows, _ in parts for row in rows], draw
+    return [m for measured, _ in parts for m in measured], [p for _, plots in parts for p in plots]
 
 
-def _cells(bench: Bench) -> Part:
-    """Compare cells of equally many weights in equally many seconds."""
-    return _compare(bench, Trial("shakespeare", "shakespeare", 82), _CELLS, "cells.svg")
+def _cells(runner: TrialRunner) -> tuple[list[Measurement], list[Plot]]:
+    """Compare cells with the same number of weights and the same budget."""
+    return _compare(runner, Trial("shakespeare", "shakespeare", 82), _CELLS, "cells.svg")
 
 
 def _compare(
-    bench: Bench, trial: Trial, changes: dict[str, str], picture: str
-) -> tuple[list[Measurement], Callable[[Path], None]]:
-    """Train with each of some changes."""
-    rows, values = [], {}
-    for change, flags in list(changes.items())[: 1 if bench.quick else None]:
+    runner: TrialRunner, trial: Trial, changes: dict[str, str], picture: str
+) -> tuple[list[Measurement], list[Plot]]:
+    """Train with each of several changes; the first is the reference."""
+    measurements: list[Measurement] = []
+    scores: dict[str, float] = {}
+    for change, flags in list(changes.items())[: 1 if runner.quick else None]:
         case = f"{trial.case}, {change}"
-        result = bench.run(replace(trial, case=case, flags=flags))[0]
-        values[change] = result["carried"]
-        first = next(iter(values.values()))
-        rows += [
+        (result,) = runner.run(replace(trial, case=case, flags=flags))
+        scores[change] = result["carried"]
+        reference = next(iter(scores.values()))
+        measurements += [
             Measurement(case, "textgen", result["carried"], _UNIT),
-            Measurement(f"{case}, difference", "textgen", result["carried"] - first, "nats"),
+            Measurement(f"{case}, difference", "textgen", result["carried"] - reference, "nats"),
             Measurement(f"{case}, steps", "textgen", result["steps"], "steps"),
             Measurement(f"{case}, weights", "textgen", result["parameters"], "weights"),
         ]
-    title = f"tinyshakespeare, {trial.case}, {trial.seconds:.0f} s on two CPU cores"
-    return rows, lambda folder: plot_dots(values, folder / picture, title, _UNIT)
+    title = f"{runner.title}, {trial.case}, {trial.seconds:.0f} s"
+    return measurements, [lambda folder: plot_dots(scores, folder / picture, title, _UNIT)]
 
 
-_PARTS = {"floor": _floor, "budgets": _budgets, "ablations": _ablations, "cells": _cells}
+_PARTS = {"ngrams": _ngrams, "budgets": _budgets, "ablations": _ablations, "cells": _cells}
 
 
 if __name__ == "__main__":

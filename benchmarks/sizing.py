@@ -1,8 +1,8 @@
-"""Is `--preset auto` as good as the best preset made by hand, on texts it was not made for?
+"""`--preset auto` compared with presets tuned by hand, on texts it was not tuned on.
 
-`python -m benchmarks.sizing FILE...`: each text is trained for equally many minutes with `auto`
-and with the presets for a text of about its kind; nats per character of the last 10 % by the
-weights that a user would get, the best of the validations on the way.
+`python -m benchmarks.sizing [SOURCE ...]`: each text is trained for the same time with `auto` and
+with the presets nearest to its kind. Scores are nats per character of the last 10 %, from the
+best validation, whose weights the run keeps. `--quick` takes the first text only.
 """
 
 import math
@@ -11,40 +11,57 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.report import Measurement, parse_flags, report
+from benchmarks.arguments import DEFAULT_SOURCE, benchmark_parser
+from benchmarks.report import Measurement, report
 from textgen.runs import RunDirectory
 
 _ROOT = Path(__file__).resolve().parents[1]
 _MINUTES = 1.0
+_QUICK_MINUTES = 0.3
 _PRESETS = ("auto", "shakespeare", "poetry")
 
 
 def main() -> None:
     """Train and print."""
-    flags = parse_flags(__doc__, ("files", "texts in UTF-8"))
-    minutes = 0.3 if flags.quick else _MINUTES
-    rows = []
+    parser = benchmark_parser(__doc__)
+    parser.add_argument(
+        "sources",
+        nargs="*",
+        default=[DEFAULT_SOURCE],
+        metavar="SOURCE",
+        help=f"UTF-8 files (default: {DEFAULT_SOURCE})",
+    )
+    arguments = parser.parse_args()
+    minutes = _QUICK_MINUTES if arguments.quick else _MINUTES
+    measurements = []
     with tempfile.TemporaryDirectory() as folder:
-        for file in flags.files:
-            scores = {name: _train(file, name, minutes, Path(folder)) for name in _PRESETS}
+        for source in arguments.sources[:1] if arguments.quick else arguments.sources:
+            scores = {name: _train(source, name, minutes, Path(folder)) for name in _PRESETS}
             best = min(score for name, score in scores.items() if name != "auto")
-            case = Path(file).name
-            rows += [Measurement(case, n, s, "nats per character") for n, s in scores.items()]
-            rows.append(Measurement(case, "auto less best", scores["auto"] - best, "nats"))
-    report(rows, flags.json)
+            case = Path(source).name
+            measurements += [
+                Measurement(case, f"textgen {name}", score, "nats per character")
+                for name, score in scores.items()
+            ]
+            difference = scores["auto"] - best
+            measurements.append(
+                Measurement(f"{case}, auto minus best", "textgen auto", difference, "nats")
+            )
+    report(measurements, arguments.json)
 
 
-def _train(file: str, preset: str, minutes: float, folder: Path) -> float:
+def _train(source: str, preset: str, minutes: float, folder: Path) -> float:
+    """Return the best validation score, nats per character."""
     command = [
-        *(sys.executable, "train.py", file, "--preset", preset, "--max-minutes", str(minutes)),
+        *(sys.executable, "train.py", source, "--preset", preset, "--max-minutes", str(minutes)),
         *("--run-dir", str(folder / "run"), "--overwrite", "--sample-length", "0"),
     ]
     process = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)}\n{process.stderr[-2000:]}")
     rows = RunDirectory(folder / "run").read_metrics()
-    score = min(row["bits_per_char"] for row in rows) * math.log(2)
-    print(f"{file} {preset}: {score:.4f}", file=sys.stderr, flush=True)
+    score = min(float(row["bits_per_char"]) for row in rows) * math.log(2)
+    print(f"{source} {preset}: {score:.4f}", file=sys.stderr, flush=True)
     return score
 
 

@@ -1,20 +1,20 @@
-"""The machine's peak: a large product in TensorFlow, paced; the variant is its dtype."""
+"""The machine's peak: a large matrix product in TensorFlow; the variant is its dtype."""
 
 import tensorflow as tf
 
 from benchmarks import workload
-from benchmarks.pacing import Pacer
+from benchmarks.workers import TrainingTurns
 
 
 def main() -> None:
-    """Multiply until there is no next share."""
-    _, dtype = workload.parse()
+    """Multiply until there is no further turn."""
+    _, dtype = workload.parse_worker()
     matrix = tf.cast(tf.random.normal([workload.PEAK_SIZE, workload.PEAK_SIZE]), dtype)
     multiply = tf.function(lambda: tf.matmul(matrix, matrix))
-    pacer = Pacer()
+    turns = TrainingTurns()
     while True:
         multiply()[0, 0].numpy()
-        pacer.steps_done()
+        turns.steps_done()
 
 
 if __name__ == "__main__":

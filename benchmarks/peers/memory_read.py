@@ -1,22 +1,22 @@
-"""The memory limit of one stream: reading its float32 kernels once a token."""
+"""The memory limit of one stream: reading the model's float32 matrices once per token."""
 
 import numpy as np
 
-from benchmarks.peers import writing
+from benchmarks import workload
+from benchmarks.workers import serve_generation
 
 
 def main() -> None:
-    """Read as told."""
-    flags = writing.parse()
-    size, layers = flags.hidden_size, flags.num_layers
-    values = 3 * size * size * (2 * layers - 1) + size * writing.VOCAB_SIZE
-    kernel = np.ones(values, np.float32)
+    """Read until there is no further turn."""
+    sizes, _ = workload.parse_worker()
+    recurrent = 3 * sizes.hidden_size**2 * (2 * sizes.num_layers - 1)
+    values = np.ones(recurrent + sizes.hidden_size * workload.VOCAB_SIZE, np.float32)
 
-    def read(_streams, _top_k, steps):
+    def read(_streams: int, _top_k: int | None, steps: int) -> None:
         for _ in range(steps):
-            np.dot(kernel, kernel)
+            np.dot(values, values)
 
-    writing.serve(read)
+    serve_generation(read)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,19 @@
-"""`textgen.train` as a user calls it, paced; the variant is the precision."""
+"""`textgen.train` as a user calls it; the variant is the `matmul_dtype`."""
 
 import tempfile
 from pathlib import Path
-
-import numpy as np
+from typing import cast
 
 import textgen
 from benchmarks import workload
-from benchmarks.peers.paced_fit import PacedFit
+from benchmarks.peers.step_callback import StepCallback
+from benchmarks.random_inputs import random_text
+from textgen.config import MatmulDtype
 
 
 def main() -> None:
-    """Train until there is no next share."""
-    sizes, matmul_dtype = workload.parse()
-    codes = np.random.default_rng(1).integers(0, workload.VOCAB_SIZE, size=300_000)
-    text = "".join(chr(48 + code) for code in codes)
+    """Train until there is no further turn."""
+    sizes, variant = workload.parse_worker()
     config = textgen.RunConfig(
         model=textgen.ModelConfig(
             embedding_dim=workload.EMBEDDING_DIM,
@@ -28,14 +27,14 @@ def main() -> None:
             seq_len=workload.SEQ_LEN,
             learning_rate=workload.LEARNING_RATE,
             clip_norm=workload.CLIP_NORM,
-            matmul_dtype=matmul_dtype,
+            matmul_dtype=cast(MatmulDtype, variant),
             epochs=10_000,
             validate_every=100_000,
             checkpoint_minutes=None,
         ),
     )
     with tempfile.TemporaryDirectory() as folder:
-        textgen.train(config, Path(folder) / "run", text=text, callbacks=[PacedFit()])
+        textgen.train(config, Path(folder) / "run", text=random_text(), callbacks=[StepCallback()])
 
 
 if __name__ == "__main__":

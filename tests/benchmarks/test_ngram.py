@@ -1,4 +1,4 @@
-"""The n-gram floor, against figures worked out by hand and a slow model made of dictionaries."""
+"""The n-gram baseline, compared with values computed by hand and a slow model of dictionaries."""
 
 import math
 from collections import Counter, defaultdict
@@ -17,8 +17,8 @@ orders = st.integers(1, 5)
 smoothings = st.sampled_from(["witten-bell", "kneser-ney"])
 
 
-def _slow_prob(text, order, smoothing, context, char):
-    """P(char | context) straight from the definition: no table outlives the call."""
+def slow_prob(text, order, smoothing, context, char):
+    """Return P(char | context) from the definition, without tables kept between calls."""
     alphabet = set(text)
     prob = 1 / (len(alphabet) + 1)
     for k in range(1, min(order, len(context) + 1) + 1):
@@ -26,7 +26,7 @@ def _slow_prob(text, order, smoothing, context, char):
         if smoothing == "kneser-ney" and k < order:
             longer = {text[i : i + k + 1] for i in range(len(text) - k)}
             counts = Counter(gram[1:] for gram in longer)
-        discount = _slow_discounts(counts)
+        discount = slow_discounts(counts)
         before = context[len(context) - k + 1 :]
         followers = {c: counts[before + c] for c in alphabet if counts[before + c]}
         if not followers:
@@ -40,7 +40,7 @@ def _slow_prob(text, order, smoothing, context, char):
     return prob
 
 
-def _slow_discounts(counts):
+def slow_discounts(counts):
     n = defaultdict(int, Counter(counts.values()))
     scale = n[1] / (n[1] + 2 * n[2]) if n[1] else 0
     discounts = {0: 0.0}
@@ -49,31 +49,31 @@ def _slow_discounts(counts):
     return discounts
 
 
-def test_witten_bell_agrees_with_figures_worked_out_by_hand():
+def test_witten_bell_equals_probabilities_computed_by_hand():
     model = NgramModel.fit("aab", 2, "witten-bell")
-    # order 1: N = 3, T = 2; after "a": N = 2, T = 2; nothing ever followed "b"
+    # Order 1: N = 3, T = 2; after "a": N = 2, T = 2; nothing follows "b".
     assert model.probs("") == pytest.approx([8 / 15, 5 / 15, 2 / 15])
     assert model.probs("a") == pytest.approx([31 / 60, 25 / 60, 4 / 60])
     assert model.probs("b") == pytest.approx([8 / 15, 5 / 15, 2 / 15])
 
 
-def test_kneser_ney_agrees_with_figures_worked_out_by_hand():
+def test_kneser_ney_equals_probabilities_computed_by_hand():
     model = NgramModel.fit("aabab", 2, "kneser-ney")
-    # discounts 1/3 and 2 on order 1, where "a" follows two characters and "b" one;
-    # 1/2 and 2 on order 2, which holds "aa" and "ba" once and "ab" twice
+    # Discounts 1/3 and 2 at order 1, where "a" follows two characters and "b" one; 1/2 and 2 at
+    # order 2, which has "aa" and "ba" once and "ab" twice.
     assert model.probs("") == pytest.approx([7 / 27, 13 / 27, 7 / 27])
     assert model.probs("a") == pytest.approx([62 / 162, 65 / 162, 35 / 162])
     assert model.probs("b") == pytest.approx([34 / 54, 13 / 54, 7 / 54])
 
 
-def test_the_mean_pays_for_every_character_and_looks_over_the_border():
-    # "a" after the training text's "b", "b" after "a", the unseen "c" after "b"
-    cost = -math.log(8 / 15 * 25 / 60 * 2 / 15) / 3
-    assert ngram_nats_per_char("aab", "abc", 2, "witten-bell") == pytest.approx(cost)
-    # here the border matters: "b" costs 25/60 after "a", and 5/15 at a text's beginning
-    cost = -math.log(NgramModel.fit("aaba", 2, "witten-bell").probs("a")[1])
-    assert ngram_nats_per_char("aaba", "b", 2, "witten-bell") == pytest.approx(cost)
-    assert NgramModel.fit("aaba", 2, "witten-bell").nats("b")[0] != pytest.approx(cost)
+def test_the_mean_is_over_all_characters_with_the_training_text_as_context():
+    # "a" after the "b" of the training text, "b" after "a", the unknown "c" after "b".
+    nats = -math.log(8 / 15 * 25 / 60 * 2 / 15) / 3
+    assert ngram_nats_per_char("aab", "abc", 2, "witten-bell") == pytest.approx(nats)
+    # "b" has probability 25/60 after the "a" of the training text, and 5/15 without a context.
+    nats = -math.log(NgramModel.fit("aaba", 2, "witten-bell").probs("a")[1])
+    assert ngram_nats_per_char("aaba", "b", 2, "witten-bell") == pytest.approx(nats)
+    assert NgramModel.fit("aaba", 2, "witten-bell").nats("b")[0] != pytest.approx(nats)
 
 
 @settings(max_examples=300)
@@ -87,37 +87,37 @@ def test_probabilities_are_positive_and_sum_to_one(text, context, order, smoothi
 
 @settings(max_examples=300)
 @given(texts, contexts, orders, smoothings)
-def test_probabilities_are_those_of_the_slow_model(text, context, order, smoothing):
+def test_probabilities_equal_those_of_the_slow_model(text, context, order, smoothing):
     model = NgramModel.fit(text, order, smoothing)
     expected = [
-        _slow_prob(text, order, smoothing, context, char) for char in [*model.alphabet, None]
+        slow_prob(text, order, smoothing, context, char) for char in [*model.alphabet, None]
     ]
     assert model.probs(context) == pytest.approx(expected)
 
 
 @given(texts, st.text("ab漢?", min_size=1, max_size=12), orders, smoothings)
-def test_a_text_costs_what_its_characters_cost_one_by_one(text, heldout, order, smoothing):
+def test_the_mean_equals_that_of_the_characters_scored_one_by_one(text, held_out, order, smoothing):
     model = NgramModel.fit(text, order, smoothing)
-    places = [model.alphabet.find(char) for char in heldout]
+    indices = [model.alphabet.find(char) for char in held_out]
     one_by_one = [
-        -math.log(model.probs(text + heldout[:i])[place]) for i, place in enumerate(places)
+        -math.log(model.probs(text + held_out[:i])[index]) for i, index in enumerate(indices)
     ]
-    mean = ngram_nats_per_char(text, heldout, order, smoothing)
+    mean = ngram_nats_per_char(text, held_out, order, smoothing)
     assert mean == pytest.approx(np.mean(one_by_one))
 
 
 @given(smoothings, st.permutations("abcdefgh"))
-def test_a_text_that_repeats_is_cheap_once_the_context_tells(smoothing, letters):
+def test_a_periodic_text_scores_near_zero_if_the_context_determines_it(smoothing, letters):
     text = "".join(letters) * 40
-    costs = [ngram_nats_per_char(text, text[:80], order, smoothing) for order in (1, 2, 3)]
-    assert costs[0] == pytest.approx(math.log(8), abs=0.02)
-    assert max(costs[1:]) < 0.1 * math.log(9)
+    nats = [ngram_nats_per_char(text, text[:80], order, smoothing) for order in (1, 2, 3)]
+    assert nats[0] == pytest.approx(math.log(8), abs=0.02)
+    assert max(nats[1:]) < 0.1 * math.log(9)
 
 
 @pytest.mark.parametrize("smoothing", ["witten-bell", "kneser-ney"])
 def test_an_order_longer_than_the_text_changes_nothing(smoothing):
-    costs = [ngram_nats_per_char("abcab", "bca", order, smoothing) for order in (6, 7, 20)]
-    assert costs[0] == pytest.approx(costs[1]) == pytest.approx(costs[2])
+    nats = [ngram_nats_per_char("abcab", "bca", order, smoothing) for order in (6, 7, 20)]
+    assert nats[0] == pytest.approx(nats[1]) == pytest.approx(nats[2])
 
 
 @pytest.mark.parametrize(
@@ -129,6 +129,6 @@ def test_an_order_longer_than_the_text_changes_nothing(smoothing):
         (("ab", "", 2, "kneser-ney"), CorpusError, "validation text"),
     ],
 )
-def test_what_cannot_be_counted_is_refused(arguments, error, message):
+def test_invalid_arguments_are_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         ngram_nats_per_char(*arguments)

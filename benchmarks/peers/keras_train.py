@@ -1,16 +1,16 @@
-"""Stock `keras.layers.GRU` in `fit`, paced; the variant is `plain`, `xla` or `mixed_bfloat16`."""
+"""Stock `keras.layers.GRU` in `fit`; the variant is `plain`, `xla` or `mixed_bfloat16`."""
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from benchmarks import workload
-from benchmarks.peers.paced_fit import PacedFit
+from benchmarks.peers.step_callback import StepCallback
 
 
 def main() -> None:
-    """Train until there is no next share."""
-    sizes, variant = workload.parse()
+    """Train until there is no further turn."""
+    sizes, variant = workload.parse_worker()
     if variant == "mixed_bfloat16":
         keras.config.set_dtype_policy(variant)
     shape = (workload.BATCH_SIZE, workload.SEQ_LEN)
@@ -28,7 +28,7 @@ def main() -> None:
     )
     tokens = np.random.default_rng(1).integers(0, workload.VOCAB_SIZE, size=(2, *shape))
     data = tf.data.Dataset.from_tensors(tuple(tokens.astype(np.int32))).repeat()
-    model.fit(data, steps_per_epoch=1_000_000, verbose=0, callbacks=[PacedFit()])
+    model.fit(data, steps_per_epoch=1_000_000, verbose=0, callbacks=[StepCallback()])
 
 
 if __name__ == "__main__":
