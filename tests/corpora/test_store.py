@@ -1,4 +1,4 @@
-"""A tokenized corpus in memory and on disk."""
+"""The tokenized corpus, in memory and in its file."""
 
 import dataclasses
 
@@ -6,23 +6,24 @@ import numpy as np
 import pytest
 
 from textgen.config import TokenizerConfig
-from textgen.corpora import TokenizedCorpus, tokenize_corpus
+from textgen.corpora import CORPUS_FILE, TokenizedCorpus, tokenize_corpus
 from textgen.errors import RunError, TokenizerError
+from textgen.storage import read_safetensors
 from textgen.tokenizers import build_tokenizer
 from textgen.tokenizers.char import CharTokenizer
 
 TRAIN, VALIDATION = "aab é 漢 " * 20 + "q", "b é a" * 5
 
 
-def _corpus(config=None, train=TRAIN, validation=VALIDATION):
+def make_corpus(config=None, train=TRAIN, validation=VALIDATION):
     config = config or TokenizerConfig()
     tokenizer = build_tokenizer(config, train, train + validation)
     return tokenizer, tokenize_corpus(train, validation, tokenizer, config)
 
 
 @pytest.mark.parametrize("kind", ["char", "subword"])
-def test_ids_decode_to_the_texts_and_counts_are_theirs(kind):
-    tokenizer, corpus = _corpus(TokenizerConfig(tokenizer=kind, vocab_size=270))
+def test_ids_decode_to_the_texts_and_counts_are_of_the_texts(kind):
+    tokenizer, corpus = make_corpus(TokenizerConfig(tokenizer=kind, vocab_size=270))
     assert tokenizer.decode(corpus.train) == TRAIN
     assert tokenizer.decode(corpus.validation) == VALIDATION
     assert (corpus.train_characters, corpus.train_bytes) == (len(TRAIN), len(TRAIN.encode()))
@@ -34,7 +35,7 @@ def test_ids_decode_to_the_texts_and_counts_are_theirs(kind):
     ("size", "dtype"),
     [(256, np.uint8), (257, np.uint16), (65_536, np.uint16), (65_537, np.int32)],
 )
-def test_the_dtype_is_the_smallest_that_holds_the_vocabulary(size, dtype):
+def test_the_dtype_is_the_smallest_for_the_vocabulary(size, dtype):
     points = [p for p in range(size + 0x800) if not 0xD800 <= p < 0xE000]
     text = "".join(map(chr, points[:size]))
     tokenizer = CharTokenizer(text)
@@ -46,10 +47,10 @@ def test_the_dtype_is_the_smallest_that_holds_the_vocabulary(size, dtype):
 
 def test_rare_characters_are_left_out_under_skip_and_become_unk_otherwise():
     for policy in ("error", "unk"):
-        tokenizer, corpus = _corpus(TokenizerConfig(min_count=2, unknown=policy))
+        tokenizer, corpus = make_corpus(TokenizerConfig(min_count=2, unknown=policy))
         assert tokenizer.decode(corpus.train) == TRAIN.replace("q", "\ufffd")
         assert (corpus.train_characters, corpus.train_bytes) == (len(TRAIN), len(TRAIN.encode()))
-    tokenizer, corpus = _corpus(TokenizerConfig(min_count=2, unknown="skip"))
+    tokenizer, corpus = make_corpus(TokenizerConfig(min_count=2, unknown="skip"))
     assert tokenizer.decode(corpus.train) == TRAIN.replace("q", "")
     assert corpus.train_characters == len(corpus.train) == len(TRAIN) - 1
     assert corpus.train_bytes == len(TRAIN.encode()) - 1
@@ -60,33 +61,68 @@ def test_an_unknown_character_is_an_error_without_min_count():
         tokenize_corpus(TRAIN, VALIDATION, CharTokenizer("ab é漢"), TokenizerConfig())
 
 
-def test_what_is_stored_comes_back(tmp_path):
-    _, corpus = _corpus()
-    path = tmp_path / "corpus.safetensors"
+def save(corpus, folder):
+    path = folder / CORPUS_FILE
     path.write_bytes(corpus.to_bytes())
-    loaded = TokenizedCorpus.load(path)
+    return path
+
+
+def test_a_saved_corpus_loads_as_the_same(tmp_path):
+    _, corpus = make_corpus()
+    loaded = TokenizedCorpus.load(save(corpus, tmp_path))
     for field in dataclasses.fields(corpus):
         before, after = getattr(corpus, field.name), getattr(loaded, field.name)
         assert np.array_equal(before, after)
         assert np.asarray(before).dtype == np.asarray(after).dtype
 
 
-def test_every_damage_is_noticed():
-    data = _corpus()[1].to_bytes()
+def test_the_file_format_stays_as_it_is(tmp_path):
+    _, corpus = make_corpus(train="aé漢", validation="éa")
+    metadata, arrays = read_safetensors(save(corpus, tmp_path), missing="")
+    assert arrays["train"].tolist() == [0, 1, 2]
+    assert arrays["validation"].tolist() == [1, 0]
+    assert {array.dtype.name for array in arrays.values()} == {"uint8"}
+    # The hash that the first version of textgen wrote.
+    assert metadata == {
+        "schema_version": "1",
+        "train_characters": "3",
+        "train_bytes": "6",
+        "validation_characters": "2",
+        "validation_bytes": "3",
+        "sha256": "c901e771df281d650e3b466f64fe58acee67106024f362b1dd977c1cace68062",
+    }
+
+
+def test_every_damage_is_detected(tmp_path):
+    path = save(make_corpus()[1], tmp_path)
+    data = path.read_bytes()
     flipped = bytearray(data)
     flipped[-3] ^= 1
     recounted = data.replace(b'"train_characters":"161"', b'"train_characters":"160"')
-    assert recounted != data
-    for damaged in (b"", b"x" * 100, data[:-1], data[:50], bytes(flipped), recounted):
-        with pytest.raises(RunError, match="damaged") as caught:
-            TokenizedCorpus.from_bytes(damaged)
+    renamed = data.replace(b'"train":', b'"trick":')
+    uncounted = data.replace(b'"train_characters":"161"', b'"train_chapters??":"161"')
+    no_number = data.replace(b'"train_characters":"161"', b'"train_characters":"one"')
+    assert data not in (recounted, renamed, uncounted, no_number)
+    contents = [b"", b"x" * 100, data[:-1], data[:50], bytes(flipped)]
+    for damaged in (*contents, recounted, renamed, uncounted, no_number):
+        path.write_bytes(damaged)
+        with pytest.raises(RunError, match=r"damaged.*train again") as caught:
+            TokenizedCorpus.load(path)
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("train", [np.zeros((2, 3), np.uint8), np.zeros(6), np.array(3, np.uint8)])
+def test_arrays_that_are_not_token_ids_are_refused_although_their_hash_matches(train, tmp_path):
+    corpus = dataclasses.replace(make_corpus()[1], train=train)
+    with pytest.raises(RunError, match="must contain token ids"):
+        TokenizedCorpus.load(save(corpus, tmp_path))
+
+
 def test_a_newer_schema_and_a_missing_file_are_errors(tmp_path):
-    data = _corpus()[1].to_bytes()
-    newer = data.replace(b'"schema_version":"1"', b'"schema_version":"2"')
+    path = save(make_corpus()[1], tmp_path)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b'"schema_version":"1"', b'"schema_version":"2"'))
     with pytest.raises(RunError, match=r"at most 1\. Received: 2"):
-        TokenizedCorpus.from_bytes(newer)
-    with pytest.raises(RunError, match="cannot be read"):
+        TokenizedCorpus.load(path)
+    with pytest.raises(RunError, match="does not exist"):
         TokenizedCorpus.load(tmp_path / "nothing")

@@ -56,7 +56,7 @@ def test_the_error_names_the_unknown_character_its_position_and_a_remedy():
     with pytest.raises(TokenizerError) as caught:
         CharTokenizer.from_text("abc").encode("ab*cab*€")
     message = str(caught.value)
-    for part in ("'*'", "U+002A", "position 2", "2 different", "Set `unknown` to skip"):
+    for part in ("'*'", "U+002A", "position 2", "2 different", "Set `unknown=skip`"):
         assert part in message
     assert "\n" not in message
 
@@ -83,7 +83,7 @@ def test_unk_replaces_unknown_characters_and_decodes_to_u_fffd():
 
 
 def test_unk_needs_an_alphabet_with_it():
-    with pytest.raises(TokenizerError, match="`min_count` = 2"):
+    with pytest.raises(TokenizerError, match="`min_count=2`"):
         CharTokenizer.from_text("ab").encode("ab", "unk")
 
 

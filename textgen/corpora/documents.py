@@ -1,15 +1,15 @@
-"""Documents, one after the other, as the one text that a model is trained on."""
+"""Documents, joined to the one text that a model is trained on."""
 
 from collections.abc import Iterable
 
 
 def join_documents(documents: Iterable[str], document_end: str | None = None) -> str:
-    """Return the documents joined.
+    """Join documents to one text.
 
     Args:
-        documents: Texts; a newline is added after one that does not end with one, if
-            another follows.
-        document_end: What each document is followed by, and a newline; None: nothing.
+        documents: Texts. A newline is added to each that does not end with one, except for the
+            last.
+        document_end: Text that is added to each document, followed by a newline; None: nothing.
 
     Returns:
         The text.

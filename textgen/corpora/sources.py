@@ -1,7 +1,7 @@
-"""Where the text comes from: files, standard input, Python's own documentation, TFDS.
+"""Sources of text: files, standard input, the documentation of Python, and TFDS.
 
-A source is text by the time it leaves this module: UTF-8 decoded, no byte order
-mark, every line ended by a plain newline. What the text is used for is not known here.
+A source is returned as text: decoded from UTF-8, without a byte order mark, with every line
+ended by a newline character. This module does NOT know what the text is used for.
 """
 
 import codecs
@@ -14,39 +14,75 @@ from textgen.config import CorpusConfig
 from textgen.corpora.documents import join_documents
 from textgen.corpora.tfds import read_tfds
 from textgen.errors import CorpusError
+from textgen.tokenizers.base import describe_value
 
 
 def read_corpus(config: CorpusConfig, stdin: BinaryIO | None = None) -> str:
-    """Return the text of all sources, one after the other.
+    """Return the text of all sources, in their order.
 
-    Each file is a document, and each example of TFDS; see `join_documents`.
+    Each file and each example of TFDS is a document; see `join_documents`.
 
     Args:
-        config: `sources` are paths of UTF-8 files, `-`, `builtin:NAME` or
-            `tfds:NAME[:SPLIT]`.
-        stdin: What `-` reads; None: the standard input of the process.
+        config: `sources` are paths of UTF-8 files, `-`, `builtin:NAME` or `tfds:NAME[:SPLIT]`.
+        stdin: The stream that `-` reads; None: the standard input of the process.
 
     Returns:
-        The text, every line ended by a plain newline.
+        The text, every line ended by a newline character.
 
     Raises:
-        CorpusError: A source cannot be read or is not UTF-8, or all are blank.
+        CorpusError: `config` is not a `CorpusConfig`, a source cannot be read or is not UTF-8,
+            or all sources are blank.
+        DependencyError: TFDS or TensorFlow is needed and not installed.
     """
+    if not isinstance(config, CorpusConfig):
+        raise CorpusError(
+            f"`config` must be a CorpusConfig. Received: {describe_value(config)}. "
+            "Pass CorpusConfig(sources=[PATH])."
+        )
     text = join_documents(_read_source(source, config, stdin) for source in config.sources)
     if not text.strip():
         raise CorpusError(
-            "The corpus is empty: it must have at least one character that is not blank. "
+            "The corpus must have at least one character that is not blank. "
             f"Received: {len(text)} blank characters from {', '.join(map(repr, config.sources))}. "
-            "Name a file that has text in it."
+            "Name a file that contains text."
         )
     return text
+
+
+def decode_text(data: bytes, name: str) -> str:
+    """Decode UTF-8, without a byte order mark, and with every line ended by a newline character.
+
+    Args:
+        data: The content of a file.
+        name: Name of the file in an error message.
+
+    Returns:
+        The text.
+
+    Raises:
+        CorpusError: `data` is not bytes, or not UTF-8; the message has the offset of the first
+            invalid byte.
+    """
+    if not isinstance(data, bytes | bytearray):
+        raise CorpusError(f"`data` must be bytes. Received: {describe_value(data)}.")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        encoding = "UTF-16" if is_utf16 else "WINDOWS-1252"
+        raise CorpusError(
+            f"A text must be UTF-8. Received: {name}, whose byte at offset {error.start} "
+            f"(0x{data[error.start]:02X}) is not. "
+            f"Convert it, for example with: iconv -f {encoding} -t UTF-8 OLD > NEW"
+        ) from error
+    return _normalize_newlines(text.removeprefix("\ufeff"))
 
 
 def _read_source(source: str, config: CorpusConfig, stdin: BinaryIO | None) -> str:
     kind, _, name = source.partition(":")
     if kind == "tfds":
-        features = config.text_feature, config.tfds_data_dir, config.document_end
-        return _plain_newlines(read_tfds(name, *features))
+        settings = config.text_feature, config.tfds_data_dir, config.document_end
+        return _normalize_newlines(read_tfds(name, *settings))
     if kind == "builtin":
         text = _read_builtin(name)
     elif source == "-":
@@ -74,38 +110,12 @@ def _read_file(source: str) -> bytes:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CorpusError(
-            f"The source {source[:200]!r} cannot be read: {reason}. "
-            "Check its permissions, or pass - and feed it to standard input."
+            f"A source must be a file that can be read. Received: {source[:200]!r}, which cannot "
+            f"be read: {reason}. Check its permissions, or pass - and pipe it to standard input."
         ) from error
 
 
-def decode_text(data: bytes, name: str) -> str:
-    """Read bytes as UTF-8, a byte order mark left out and every line end a newline.
-
-    Args:
-        data: The bytes of the file.
-        name: What to call it in an error.
-
-    Returns:
-        The text.
-
-    Raises:
-        CorpusError: The bytes are not UTF-8; the message has the offset of the first.
-    """
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        guess = "UTF-16" if utf16 else "WINDOWS-1252"
-        raise CorpusError(
-            f"A text must be UTF-8. Received: {name}, whose byte at offset {error.start} "
-            f"(0x{data[error.start]:02X}) is not. "
-            f"Convert it, for example with: iconv -f {guess} -t UTF-8 OLD > NEW"
-        ) from error
-    return _plain_newlines(text.removeprefix("\ufeff"))
-
-
-def _plain_newlines(text: str) -> str:
+def _normalize_newlines(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -120,13 +130,13 @@ def _read_builtin(name: str) -> str:
 
 
 def _python_docs() -> str:
-    """Return the topics of `help()`, about 465,000 characters, from the running Python."""
+    """Return the topics of `help()`, about 465,000 characters, of the running Python."""
     try:
         from pydoc_data.topics import topics
     except ImportError as error:
         raise CorpusError(
             "builtin:python-docs needs the module pydoc_data. Received: a Python that was "
-            "installed without it. Give a text file, or install the full Python."
+            "installed without it. Pass a text file, or install the full Python."
         ) from error
     return "\n".join(topics[name] for name in sorted(topics))
 

@@ -1,32 +1,38 @@
-"""Which part of a text is trained on, and which is held out.
+"""The split of a text into training and validation text.
 
-It knows characters only: the same text is split alike for every tokenizer.
+The split is by characters and does NOT depend on the tokenizer.
 """
 
+from textgen.config import CorpusConfig, check_setting
 from textgen.errors import CorpusError
+from textgen.tokenizers.base import describe_value
 
 
 def split_text(text: str, validation_fraction: float) -> tuple[str, str]:
-    """Return the first part of `text` for training and its end for validation.
+    """Split a text into its beginning for training and its end for validation.
 
     Args:
         text: The whole corpus.
-        validation_fraction: Share held out, above 0 and below 1.
+        validation_fraction: Fraction that is held out, in (0, 1).
 
     Returns:
         `(training_text, validation_text)`; joined, they are `text`.
 
     Raises:
-        CorpusError: One of the two would be empty.
+        CorpusError: `text` is not a text, or one of the parts would be empty.
+        ConfigError: `validation_fraction` is not in (0, 1).
 
-    Source: the split of nanoGPT, `data/shakespeare_char/prepare.py`; its 0.1 of
-    tinyshakespeare gives 1,003,854 and 111,540 characters.
+    Source: the split of nanoGPT, `data/shakespeare_char/prepare.py`; its fraction of 0.1 splits
+    tinyshakespeare into 1,003,854 and 111,540 characters.
     """
+    if not isinstance(text, str):
+        raise CorpusError(f"`text` must be a text. Received: {describe_value(text)}.")
+    check_setting(CorpusConfig, "validation_fraction", validation_fraction)
     boundary = int(len(text) * (1 - validation_fraction))
     if not 0 < boundary < len(text):
         raise CorpusError(
             "Both parts of the split must have at least one character. "
-            f"Received: {len(text)} characters in all, {boundary} of them to train on. "
-            "Give a longer corpus, or pass another --validation-fraction."
+            f"Received: {boundary:,} for training and {len(text) - boundary:,} for validation. "
+            "Provide a longer corpus, or change `validation_fraction`."
         )
     return text[:boundary], text[boundary:]

@@ -1,29 +1,29 @@
-"""A corpus as token ids, in memory and as one file that is checked when read.
+"""A corpus as token ids, in memory and in a file that is checked when it is read.
 
-The file is safetensors: two arrays, and counts of characters and bytes as metadata,
-from which losses become bits per character. Where it lies, and how it is written
-without leaving half a file, is the caller's business.
+The file is in the safetensors format: two arrays, and as metadata the numbers of characters and
+bytes, from which a loss is converted to bits per character. This module does NOT know where the
+file is, or how it is written atomically.
 """
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
+from textgen.arrays import IntArray
 from textgen.config import TokenizerConfig, UnknownPolicy
-from textgen.errors import RunError
-from textgen.storage import require_known_schema, safetensors_metadata
+from textgen.storage import damaged_file, read_safetensors, require_known_schema
 from textgen.tokenizers import Tokenizer
 
 CORPUS_FILE = "corpus.safetensors"
 SCHEMA_VERSION = 1
 
 _COUNTS = ("train_characters", "train_bytes", "validation_characters", "validation_bytes")
+_REMEDY = "Restore it from a copy of the run, or train again."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,16 +31,16 @@ class TokenizedCorpus:
     """Both splits of a corpus as token ids.
 
     Attributes:
-        train: `[time]` uint8, uint16 or int32: the smallest that holds the vocabulary.
+        train: `[time]` uint8, uint16 or int32: the smallest of them for the vocabulary.
         validation: `[time]`, the same dtype.
-        train_characters: Code points that `train` stands for.
-        train_bytes: UTF-8 bytes that `train` stands for.
-        validation_characters: Code points that `validation` stands for.
-        validation_bytes: UTF-8 bytes that `validation` stands for.
+        train_characters: Code points of the text of `train`.
+        train_bytes: UTF-8 bytes of the text of `train`.
+        validation_characters: Code points of the text of `validation`.
+        validation_bytes: UTF-8 bytes of the text of `validation`.
     """
 
-    train: NDArray[np.integer]
-    validation: NDArray[np.integer]
+    train: IntArray
+    validation: IntArray
     train_characters: int
     train_bytes: int
     validation_characters: int
@@ -55,66 +55,50 @@ class TokenizedCorpus:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Return the corpus that was stored.
+        """Load a corpus from a file with the content of `to_bytes`.
 
         Args:
-            path: The file that holds what `to_bytes` gave.
+            path: The file.
 
         Returns:
-            The corpus; every token and count as it was.
+            The corpus, with the same tokens, dtypes and counts.
 
         Raises:
-            RunError: The file is missing, damaged or comes from a newer program.
+            RunError: The file is missing or damaged, or was written by a newer program.
         """
+        missing = f"The tokenized corpus {path} does not exist. {_REMEDY}"
+        metadata, arrays = read_safetensors(path, missing=missing, remedy=_REMEDY)
+        require_known_schema(path, metadata.get("schema_version"), SCHEMA_VERSION)
         try:
-            return cls.from_bytes(path.read_bytes())
-        except OSError as error:
-            raise RunError(
-                f"The corpus {str(path)!r} cannot be read: {error.strerror}. "
-                "Copy the run again, or start it anew."
-            ) from error
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Rebuild what `to_bytes` gave.
-
-        Args:
-            data: The content of `corpus.safetensors`.
-
-        Returns:
-            The corpus; every token and count as it was.
-
-        Raises:
-            RunError: The content is damaged or comes from a newer program.
-        """
-        try:
-            arrays = safetensors.numpy.load(data)
-            metadata = safetensors_metadata(data)
-            require_known_schema(CORPUS_FILE, int(metadata["schema_version"]), SCHEMA_VERSION)
             counts = {name: int(metadata[name]) for name in _COUNTS}
+            sha256 = _digest(arrays, metadata)
             corpus = cls(train=arrays["train"], validation=arrays["validation"], **counts)
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise _damaged(" ".join(str(error).split())) from error
-        if _digest(arrays, metadata) != metadata.get("sha256"):
-            raise _damaged("its sha256 is not the one that was written")
+        except KeyError as error:
+            raise damaged_file(path, f"it lacks {error}", _REMEDY) from error
+        except ValueError as error:
+            raise damaged_file(path, error, _REMEDY) from error
+        if sha256 != metadata.get("sha256"):
+            raise damaged_file(path, "its content does not match its sha256", _REMEDY)
+        if not (_is_split(corpus.train) and _is_split(corpus.validation)):
+            raise damaged_file(path, "its arrays must contain token ids, `[time]`", _REMEDY)
         return corpus
 
 
 def tokenize_corpus(
     train_text: str, validation_text: str, tokenizer: Tokenizer, config: TokenizerConfig
 ) -> TokenizedCorpus:
-    """Return both splits as token ids, with what they stand for.
+    """Encode both splits, and count the characters and bytes of their texts.
 
     Args:
         train_text: The text to train on.
         validation_text: The text held out.
-        tokenizer: What encodes them.
-        config: `unknown` says what to do with an unknown character. Where the
-            tokenizer has an UNK (`min_count` given), rare characters of the corpus
-            itself are left out under `"skip"` and become UNK otherwise.
+        tokenizer: The tokenizer that encodes them.
+        config: `unknown` is the policy for unknown characters. If the tokenizer has an UNK
+            (`min_count` is set), rare characters of the corpus itself are left out under
+            `"skip"` and become UNK otherwise.
 
     Returns:
-        The corpus. A character left out counts neither as character nor as bytes.
+        The corpus. A character that is left out counts neither in characters nor in bytes.
 
     Raises:
         TokenizerError: A character is unknown under `"error"`.
@@ -134,29 +118,28 @@ def tokenize_corpus(
     )
 
 
-def _encode(
-    text: str, tokenizer: Tokenizer, policy: UnknownPolicy
-) -> tuple[NDArray[np.integer], int, int]:
+def _encode(text: str, tokenizer: Tokenizer, policy: UnknownPolicy) -> tuple[IntArray, int, int]:
+    """Return the token ids, `[time]`, and the characters and bytes that they decode to."""
     token_ids = tokenizer.encode(text, policy)
-    # A text with characters left out costs fewer nats: it must not count as the whole.
-    stands_for = tokenizer.decode(token_ids) if policy == "skip" else text
-    num_bytes = len(stands_for.encode("utf-8", "replace"))
-    return token_ids.astype(_smallest_dtype(tokenizer.vocab_size)), len(stands_for), num_bytes
+    # Characters that are left out are not predicted, so that they must not count in the divisor.
+    encoded = tokenizer.decode(token_ids) if policy == "skip" else text
+    num_bytes = len(encoded.encode("utf-8", "replace"))
+    return token_ids.astype(_smallest_dtype(tokenizer.vocab_size)), len(encoded), num_bytes
 
 
-def _smallest_dtype(vocab_size: int) -> type[np.integer]:
+def _smallest_dtype(vocab_size: int) -> type[np.integer[Any]]:
     if vocab_size <= 2**8:
         return np.uint8
     return np.uint16 if vocab_size <= 2**16 else np.int32
 
 
-def _digest(arrays: dict[str, NDArray[np.integer]], metadata: dict[str, str]) -> str:
+def _is_split(array: NDArray[Any]) -> bool:
+    return array.dtype in (np.uint8, np.uint16, np.int32) and array.ndim == 1
+
+
+def _digest(arrays: dict[str, NDArray[Any]], metadata: dict[str, str]) -> str:
     digest = hashlib.sha256("".join(f"{metadata[name]}\0" for name in _COUNTS).encode())
     for name in ("train", "validation"):
         digest.update(f"{arrays[name].dtype} {arrays[name].size}\0".encode())
         digest.update(np.ascontiguousarray(arrays[name]).data)
     return digest.hexdigest()
-
-
-def _damaged(reason: str) -> RunError:
-    return RunError(f"{CORPUS_FILE} is damaged: {reason}. Copy the run again, or start it anew.")

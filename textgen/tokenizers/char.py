@@ -117,8 +117,8 @@ class CharTokenizer:
         check_encoding(text, unknown)
         if unknown == "unk" and self.unk_id is None:
             raise TokenizerError(
-                "`unknown` = unk needs an alphabet with an UNK token. Received: one without. "
-                "Set `unknown` to skip, or train with `min_count` = 2."
+                "`unknown=unk` needs an alphabet with an UNK token. Received: one without it. "
+                "Set `unknown=skip`, or train with `min_count=2`."
             )
         token_ids: TokenIds = self._ids[code_points(text)]
         is_unknown = token_ids < 0
@@ -211,6 +211,5 @@ def _unknown_message(text: str, is_unknown: BoolArray) -> str:
     return (
         "Every character must be in the model's alphabet. "
         f"Received: {_name(text[position])} at position {position}, {others}. "
-        "Set `unknown` to skip, which leaves such characters out, "
-        "or train on a text that contains them."
+        "Set `unknown=skip` to leave such characters out, or train on a text that contains them."
     )

@@ -298,7 +298,7 @@ def _largest_vocab_size(message: str) -> int:
     reason = " ".join(message.split())
     raise TokenizerError(
         f"SentencePiece must be able to learn from the text. Received: its error {reason!r}. "
-        "Set `tokenizer` to char, or provide another corpus."
+        "Set `tokenizer=char`, or provide another corpus."
     )
 
 
@@ -336,6 +336,6 @@ def _without_surrogates(text: str, unknown: UnknownPolicy) -> str:
     if unknown == "error":
         raise TokenizerError(
             f"The text must be valid Unicode. Received: the lone surrogate U+{ord(found[0]):04X} "
-            f"at position {found.start()}. Set `unknown` to skip, or convert the text to UTF-8."
+            f"at position {found.start()}. Set `unknown=skip`, or convert the text to UTF-8."
         )
     return _SURROGATE.sub("" if unknown == "skip" else "\ufffd", text)
