@@ -1,14 +1,12 @@
-"""Which spans of a text stand word for word in the corpus: an index over its characters.
+"""Passages: spans of a text that occur verbatim in the corpus.
 
-The index is the list of all places of the corpus, sorted by what stands before each,
-read backwards (the suffix array of the reversed corpus). What was written last is then
-found by one binary search, whatever came before it, and next to the place found stand
-all others that end alike. It knows text. It does NOT know tokens, logits, or where the
-corpus came from.
+They are found in an index, the suffix array of the reversed corpus: all positions of the corpus,
+sorted by the characters that precede them, last character first. One binary search then finds
+the longest match of the end of a text, and its neighbors in the index are the other positions
+with similar endings. This module does NOT know tokens, logits, or the source of the corpus.
 
-Built by NumPy in 0.2 to 0.8 s per million characters, against 0.1 s with pydivsufsort
-0.0.20, which adds 12 MB of compiled code and an OpenMP of its own for what happens once a
-run.
+Throughout, `start` is an index into the reversed corpus, at which a match starts. It equals the
+number of characters of the corpus that follow the match.
 """
 
 import hashlib
@@ -16,32 +14,35 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
+from textgen.arrays import Int32Array
+from textgen.corpora.suffixes import sort_suffixes
 from textgen.errors import RunError
-from textgen.storage import require_known_schema, safetensors_metadata, tensors_sha256
+from textgen.storage import damaged_file, read_safetensors, require_known_schema, tensors_sha256
+from textgen.tokenizers.char import code_points
 
 PASSAGES_FILE = "passages.safetensors"
 SCHEMA_VERSION = 1
 
-_KEY_BITS = 62
-# Up to here a loop is faster than NumPy.
-_FEW_PLACES = 32
+_REMEDY = "Delete it: it is rebuilt when it is needed."
+# Up to this number of positions, a loop is faster than NumPy.
+_MAX_LOOP_POSITIONS = 32
 
 
 @dataclass(frozen=True)
 class Passage:
-    """A span of a text that stands in the corpus as well.
+    """A span of a text that also occurs in the corpus.
 
     Attributes:
-        length: In characters; 0: no character of the text is in the corpus.
-        begin: Where it begins in the text.
-        position: Where it begins in the corpus; one of the places, if there are several.
+        length: Number of characters; 0 if no character of the text is in the corpus.
+        begin: Position of the first character in the text.
+        position: Position of the first character in the corpus; one of them, if there are several.
     """
 
     length: int
@@ -50,88 +51,87 @@ class Passage:
 
 
 class PassageIndex:
-    """All places of a corpus, sorted by what stands before them, read backwards.
+    """All positions of a corpus, sorted by the characters that precede them.
 
-    Use `build`, or `from_bytes` for one that was stored.
+    Make one with `build`, or with `load` from a file.
 
     Args:
         text: The corpus.
         order: `[len(text)]` int32, the suffix array of the reversed corpus.
     """
 
-    def __init__(self, text: str, order: NDArray[np.int32]) -> None:
-        self._backwards = text[::-1]
+    def __init__(self, text: str, order: Int32Array) -> None:
+        self._reversed = text[::-1]
         self._order = order
-        # A memoryview gives a Python int in 30 ns, an array a NumPy scalar in 80.
+        # Reading a Python int from a memoryview takes 30 ns, a NumPy scalar from an array 80 ns.
         self._starts = np.ascontiguousarray(order).data
 
     @classmethod
     def build(cls, text: str) -> Self:
-        """Return the index of `text`, any characters, also none."""
-        return cls(text, _sort_suffixes(text[::-1]))
+        """Return the index of `text`, which may be empty and contain any characters."""
+        return cls(text, sort_suffixes(text[::-1]))
 
     def to_bytes(self) -> bytes:
-        """Return the content of the file: four bytes a character, without the text itself."""
-        owner = _text_sha256(self._backwards[::-1])
-        metadata = {"schema_version": str(SCHEMA_VERSION), "text_sha256": owner}
-        metadata["sha256"] = _digest(self._order, owner)
+        """Return the content of the file: four bytes per character, without the text itself."""
+        text_sha256 = _sha256(self._reversed[::-1])
+        metadata = {"schema_version": str(SCHEMA_VERSION), "text_sha256": text_sha256}
+        metadata["sha256"] = _digest(self._order, text_sha256)
         return safetensors.numpy.save({"order": self._order}, metadata)
 
     @classmethod
-    def from_bytes(cls, data: bytes, text: str) -> Self:
-        """Rebuild what `to_bytes` gave.
+    def load(cls, path: Path, text: str) -> Self:
+        """Load an index from a file with the content of `to_bytes`.
 
         Args:
-            data: What was stored.
+            path: The file.
             text: The corpus it was built from.
 
         Returns:
             The index.
 
         Raises:
-            RunError: The content is damaged, comes from a newer program, or was built
-                from another text.
+            RunError: The file is missing or damaged, was written by a newer program, or was
+                built from another text.
         """
-        try:
-            order = safetensors.numpy.load(data)["order"]
-            metadata = safetensors_metadata(data)
-            require_known_schema(PASSAGES_FILE, int(metadata["schema_version"]), SCHEMA_VERSION)
-            owner, written = metadata["text_sha256"], metadata["sha256"]
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise _damaged(" ".join(str(error).split())) from error
-        if _digest(order, owner) != written:
-            raise _damaged("its sha256 is not the one that was written")
-        if owner != _text_sha256(text):
+        missing = f"The index {path} does not exist. Build it from the training text."
+        metadata, tensors = read_safetensors(path, missing=missing, remedy=_REMEDY)
+        require_known_schema(path, metadata.get("schema_version"), SCHEMA_VERSION)
+        order, text_sha256 = tensors.get("order"), metadata.get("text_sha256", "")
+        if order is None or _digest(order, text_sha256) != metadata.get("sha256"):
+            raise damaged_file(path, "its content does not match its sha256", _REMEDY)
+        if text_sha256 != _sha256(text):
             raise RunError(
-                f"{PASSAGES_FILE} must belong to the run's training text. Received: the index "
-                "of another text. Remove the file: it is built again."
+                f"{path} must be the index of the run's training text. Received: the index of "
+                f"another text. {_REMEDY}"
             )
+        if not _is_order(order, len(text)):
+            raise damaged_file(path, "`order` must contain each position of the text", _REMEDY)
         return cls(text, order)
 
     def cursor(self, limit: int) -> "Cursor":
-        """Return a reader of a text that is being written, at its beginning; see `Cursor`."""
+        """Return a cursor at the beginning of a text that is being generated; see `Cursor`."""
         return Cursor(self, limit)
 
     def longest_match(self, text: str) -> Passage:
-        """Find the longest span of `text` that stands in the corpus.
+        """Find the longest span of `text` that occurs in the corpus.
 
         Args:
             text: Any text.
 
         Returns:
-            The first of the longest.
+            The first of the longest spans.
 
-        An end `d` characters further on can match at most `d` characters more, so ends
-        that cannot beat the best are not looked at.
+        A span that ends `d` characters later can be at most `d` characters longer, so ends that
+        cannot exceed the best length are skipped.
         """
         best = Passage(0, 0, 0)
-        reverse, end = text[::-1], 1
+        backwards, end = text[::-1], 1
         while end <= len(text):
-            length, start = self._longest_from(reverse, len(text) - end)
-            while length and end < len(text) and self._follows(start, text[end]):
+            length, start = self._match_from(backwards, len(text) - end)
+            while length and end < len(text) and self._is_followed_by(start, text[end]):
                 length, start, end = length + 1, start - 1, end + 1
             if length > best.length:
-                best = Passage(length, end - length, len(self._backwards) - start - length)
+                best = Passage(length, end - length, len(self._reversed) - start - length)
             end += best.length - length + 1
         return best
 
@@ -140,7 +140,7 @@ class PassageIndex:
 
         Args:
             text: Any text.
-            limit: The longest span that is let pass; at least 1.
+            limit: Length of the longest accepted span, at least 1.
 
         Returns:
             True if there is one.
@@ -154,118 +154,118 @@ class PassageIndex:
         return False
 
     def following(self, start: int, length: int) -> str:
-        """Return the `length` characters of the corpus from a place on; fewer at its end.
+        """Return the characters of the corpus that follow a match.
 
         Args:
-            start: The place, counted from the end of the corpus, as `match` gives it.
-            length: In characters.
+            start: Start of the match, as `match` returns it.
+            length: Maximum number of characters; there are fewer at the end of the corpus.
 
         Returns:
-            The span.
+            The characters.
         """
-        return self._backwards[max(0, start - length) : start][::-1]
+        return self._reversed[max(0, start - length) : start][::-1]
 
     def match(self, pattern: str) -> tuple[int, int]:
-        """Find what ends like a text.
+        """Find the longest end of a text that occurs in the corpus.
 
         Args:
-            pattern: The text, read backwards.
+            pattern: The text, reversed.
 
         Returns:
-            How many of its first characters stand together in the corpus, and where:
-            the number of characters from that place to the corpus's end.
+            The length of the longest prefix of `pattern` in the reversed corpus, and its start.
         """
-        slot, size = self.slot(pattern), len(pattern)
-        return max(self._shared(pattern, slot - 1, size), self._shared(pattern, slot, size))
+        rank, size = self.rank(pattern), len(pattern)
+        return max(self._common(pattern, rank - 1, size), self._common(pattern, rank, size))
 
-    def whole_matches(self, pattern: str) -> range:
-        """Return which places end in all of a text, as slots for `continuations`.
+    def full_matches(self, pattern: str) -> range:
+        """Return the ranks of the positions that are preceded by a whole text.
 
         Args:
-            pattern: The text, read backwards.
+            pattern: The text, reversed.
 
         Returns:
-            A range of slots; empty, where the text would be sorted in, if there is none.
+            A range of ranks, for `continuations`; an empty range at `rank(pattern)` if the
+            corpus does not contain the text.
         """
-        low, size, backwards = self.slot(pattern), len(pattern), self._backwards
+        low, size, backwards = self.rank(pattern), len(pattern), self._reversed
         high = bisect_right(self._starts, pattern, low, key=lambda at: backwards[at : at + size])
         return range(low, high)
 
-    def continuations(self, slots: range) -> str:
-        """Return the different characters that follow some places, each once."""
-        if len(slots) <= _FEW_PLACES:
-            few = [self._starts[slot] for slot in slots]
-            return "".join({self._backwards[start - 1] for start in few if start})
-        starts = self._order[slots.start : slots.stop]
+    def continuations(self, ranks: range) -> str:
+        """Return the different characters that follow the positions with these ranks."""
+        if len(ranks) <= _MAX_LOOP_POSITIONS:
+            few = [self._starts[rank] for rank in ranks]
+            return "".join({self._reversed[start - 1] for start in few if start})
+        starts = self._order[ranks.start : ranks.stop]
         return "".join(map(chr, np.unique(self._codes[starts[starts > 0] - 1]).tolist()))
 
     def matches(self, pattern: str, around: range) -> Iterator[tuple[int, int]]:
-        """Yield every place that ends like a text in at least one character, best first.
+        """Yield every match of at least the last character of a text, longest first.
 
         Args:
-            pattern: The text, read backwards.
-            around: Its `whole_matches`, which are left out. The places that match best lie
-                next to them, so this walks outwards from there.
+            pattern: The text, reversed.
+            around: Its `full_matches`, which are left out. The longest matches are their
+                neighbors in the index, so the search proceeds outwards from there.
 
         Yields:
-            What `match` returns, lengths falling.
+            Length and start, as `match` returns them; lengths do not increase.
         """
         low, high = around.start - 1, around.stop
-        below, start_below = self._shared(pattern, low, len(pattern))
-        above, start_above = self._shared(pattern, high, len(pattern))
+        below, start_below = self._common(pattern, low, len(pattern))
+        above, start_above = self._common(pattern, high, len(pattern))
         while below or above:
             if below >= above:
                 yield below, start_below
                 low -= 1
-                below, start_below = self._shared(pattern, low, below)
+                below, start_below = self._common(pattern, low, below)
             else:
                 yield above, start_above
                 high += 1
-                above, start_above = self._shared(pattern, high, above)
+                above, start_above = self._common(pattern, high, above)
+
+    def rank(self, pattern: str) -> int:
+        """Return the number of suffixes of the reversed corpus that are less than `pattern`."""
+        size, backwards = len(pattern), self._reversed
+        return bisect_left(self._starts, pattern, key=lambda at: backwards[at : at + size])
 
     @cached_property
     def _codes(self) -> NDArray[np.uint32]:
-        return np.frombuffer(self._backwards.encode("utf-32-le", "surrogatepass"), "<u4")
+        return code_points(self._reversed)
 
-    def slot(self, pattern: str) -> int:
-        """Return where a text, read backwards, would be sorted in: before all that end in it."""
-        size, backwards = len(pattern), self._backwards
-        return bisect_left(self._starts, pattern, key=lambda at: backwards[at : at + size])
-
-    def _shared(self, pattern: str, slot: int, most: int) -> tuple[int, int]:
-        """Return how many of the first `most` characters a place shares, and the place."""
-        if not 0 <= slot < len(self._starts):
+    def _common(self, pattern: str, rank: int, limit: int) -> tuple[int, int]:
+        """Return the common prefix length of `pattern[:limit]` and a suffix, and its start."""
+        if not 0 <= rank < len(self._starts):
             return 0, 0
-        start = self._starts[slot]
-        if self._backwards.startswith(pattern[:most], start):
-            return most, start
-        pairs = zip(pattern, self._backwards[start : start + most], strict=False)
+        start = self._starts[rank]
+        if self._reversed.startswith(pattern[:limit], start):
+            return limit, start
+        pairs = zip(pattern, self._reversed[start : start + limit], strict=False)
         differ = (count for count, (ours, theirs) in enumerate(pairs) if ours != theirs)
-        return next(differ, len(self._backwards) - start), start
+        return next(differ, len(self._reversed) - start), start
 
-    def _longest_from(self, reverse: str, begin: int) -> tuple[int, int]:
-        """Return `match` of `reverse[begin:]`, most of which is seldom looked at."""
+    def _match_from(self, backwards: str, begin: int) -> tuple[int, int]:
+        """Return `match(backwards[begin:])`, of which only a small part is usually read."""
         size = 64
         while True:
-            length, start = self.match(reverse[begin : begin + size])
-            if length < size or begin + size >= len(reverse):
+            length, start = self.match(backwards[begin : begin + size])
+            if length < size or begin + size >= len(backwards):
                 return length, start
             size *= 8
 
-    def _follows(self, start: int, character: str) -> bool:
-        return start > 0 and self._backwards[start - 1] == character
+    def _is_followed_by(self, start: int, character: str) -> bool:
+        return start > 0 and self._reversed[start - 1] == character
 
 
 class Cursor:
-    """The end of a text that is being written, and how much of it the corpus has.
+    """The end of a text that is being generated, and its longest match in the corpus.
 
-    Only the characters are kept that can still be part of a match, and nothing is
-    looked up before it is asked for: `d` characters after a match of `m`, no match is
-    longer than `m + d`.
+    Only characters that can still be part of a match are kept, and the index is searched only
+    when a length is needed: `d` characters after a match of length `m`, no match is longer than
+    `m + d`.
 
     Args:
         index: The corpus.
-        limit: Matches longer than this count as this long; at least 1.
+        limit: Longer matches count as this length; at least 1.
     """
 
     def __init__(self, index: PassageIndex, limit: int) -> None:
@@ -275,14 +275,14 @@ class Cursor:
         self._is_match = True
 
     def advance(self, piece: str) -> None:
-        """Add what was written next, any number of characters."""
+        """Append generated text, any number of characters."""
         if piece:
             self._tail = (self._tail + piece)[-self._limit :]
             self._is_match = False
 
     @property
     def length(self) -> int:
-        """How many of the last characters stand together in the corpus, at most `limit`."""
+        """Length of the longest end of the text that is in the corpus, at most `limit`."""
         if not self._is_match:
             length, _ = self._index.match(self._tail[::-1])
             self._tail = self._tail[len(self._tail) - length :]
@@ -290,80 +290,40 @@ class Cursor:
         return len(self._tail)
 
     def reaches(self, length: int) -> bool:
-        """Return whether `length` is reached; looked up only where it can be."""
+        """Return whether the match has at least `length` characters; searches only if it can."""
         return len(self._tail) >= length and self.length >= length
 
     def exceeds(self, piece: str) -> bool:
-        """Return whether adding `piece` would make a copied span longer than `limit`.
+        """Return whether appending `piece` would create a copied span longer than `limit`.
 
-        Spans that were written before do not count.
+        Spans that end before `piece` do not count.
         """
         return self._index.has_copy(self._tail + piece, self._limit)
 
     def matches(self) -> tuple[str, Iterator[tuple[int, int]]]:
-        """Return how the corpus goes on where the end of the text stands.
+        """Return how the corpus continues where it matches the end of the text.
 
         Returns:
-            The characters that follow all that is kept of the text, where that is `limit`
-            characters; and every place that ends like less of it, best first, as
-            `PassageIndex.match` tells a place.
+            The characters that follow a match of `limit` characters; and length and start of
+            every shorter match, longest first, as `PassageIndex.match` returns them.
         """
         pattern = self._tail[::-1]
         if len(pattern) < self._limit:
-            slot = self._index.slot(pattern)
-            return "", self._index.matches(pattern, range(slot, slot))
-        whole = self._index.whole_matches(pattern)
-        return self._index.continuations(whole), self._index.matches(pattern, whole)
+            rank = self._index.rank(pattern)
+            return "", self._index.matches(pattern, range(rank, rank))
+        full = self._index.full_matches(pattern)
+        return self._index.continuations(full), self._index.matches(pattern, full)
 
 
-def _sort_suffixes(text: str) -> NDArray[np.int32]:
-    """Return where the suffixes of `text` begin, in their order; a prefix comes first.
-
-    Prefix doubling: once all are sorted by their first `width` characters, the rank of
-    the suffix `width` further on sorts them by twice as many. Only those that are not
-    alone in their rank yet are sorted again.
-
-    Source: Manber and Myers 1990, "Suffix arrays: a new method for on-line string
-    searches"; Larsson and Sadakane 2007, "Faster suffix sorting".
-    """
-    keys, width = _first_keys(text)
-    size = len(keys)
-    order, ranks = np.arange(size, dtype=np.int32), np.zeros(size + 1, np.int32)
-    slots = order.copy()
-    while len(slots):
-        by_key = np.argsort(keys)
-        keys, members = keys[by_key], order[slots][by_key]
-        order[slots] = members
-        begins = np.append(True, keys[1:] != keys[:-1])
-        # A rank is the first slot of the group, plus 1: 0 stays for the end of the text.
-        ranks[members] = slots[begins][np.cumsum(begins) - 1] + 1
-        tied = ~(begins & np.append(begins[1:], True))
-        slots, members = slots[tied], members[tied]
-        after = ranks[np.minimum(members.astype(np.int64) + width, size)]
-        keys = ranks[members].astype(np.int64) * (size + 1) + after
-        width *= 2
-    return order
-
-
-def _first_keys(text: str) -> tuple[NDArray[np.int64], int]:
-    """Return the first characters of each suffix packed into one number, and how many."""
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-    alphabet, ranks = np.unique(codes, return_inverse=True)
-    keys, width, bits = ranks.astype(np.int64) + 1, 1, len(alphabet).bit_length()
-    while 2 * bits <= _KEY_BITS and width < len(keys):
-        after = np.append(keys[width:], np.zeros(width, np.int64))
-        keys = (keys << bits) | after
-        width, bits = 2 * width, 2 * bits
-    return keys, width
-
-
-def _text_sha256(text: str) -> str:
+def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _digest(order: NDArray[np.int32], owner: str) -> str:
-    return hashlib.sha256(f"{owner} {tensors_sha256({'order': order})}".encode()).hexdigest()
+def _digest(order: NDArray[Any], text_sha256: str) -> str:
+    return hashlib.sha256(f"{text_sha256} {tensors_sha256({'order': order})}".encode()).hexdigest()
 
 
-def _damaged(reason: str) -> RunError:
-    return RunError(f"{PASSAGES_FILE} is damaged: {reason}. Remove the file: it is built again.")
+def _is_order(order: NDArray[Any], size: int) -> bool:
+    """Return whether `order` has the shape, the dtype and the range of a suffix array."""
+    is_array = order.dtype == np.int32 and order.shape == (size,)
+    return is_array and (size == 0 or bool(order.min() >= 0 and order.max() < size))
