@@ -39,7 +39,7 @@ TENSORFLOW = {"tensorflow", "keras", "tensorflow_datasets"}
 
 
 # The same inside the package with the most modules.
-GENERATION = ["requests", "stopping", "restraints", "token_loop", "generator", "beam"]
+GENERATION = ["stopping", "requests", "decoding", "restraints", "token_loop", "generator", "beam"]
 GENERATION += ["calibration", "receipts"]
 MODULE_NAME = re.compile(r"textgen(\.\w+)+")
 

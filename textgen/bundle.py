@@ -164,22 +164,23 @@ class Bundle:
         self,
         prompt: str = "",
         num_beams: int = 4,
-        max_new_tokens: int = 100,
+        sampling: SamplingConfig | None = None,
         *,
         length_penalty: float = 0.6,
         unknown: UnknownPolicy = "error",
     ) -> list[tuple[str, Beam]]:
-        """Return the most probable texts that beam search finds, the best first."""
-        token_ids = self.tokenizer.encode(prompt, unknown)
+        """Return the most probable texts that beam search finds, best first; see `beam_search`."""
+        request = Request(prompt=prompt, sampling=sampling or SamplingConfig())
         beams = beam_search(
             self.engine,
-            token_ids if len(token_ids) else [self.tokenizer.start_id],
+            self.tokenizer,
+            prompt,
             num_beams=num_beams,
-            max_new_tokens=max_new_tokens,
+            sampling=self.resolve(request).sampling,
             length_penalty=length_penalty,
-            banned_ids=self.tokenizer.banned_ids,
+            unknown=unknown,
         )
-        return [(self.tokenizer.decode(list(beam.token_ids)), beam) for beam in beams]
+        return [(beam.text, beam) for beam in beams]
 
     def receipt(
         self, requests: Sequence[Request], texts: Sequence[str], unknown: UnknownPolicy = "error"

@@ -1,156 +1,257 @@
-"""Beam search: the most probable texts, as far as a few candidates at a time find them.
+"""Beam search: the most probable texts that a limited number of candidates finds.
 
-It knows an engine and token ids. It does NOT know text, and draws no random numbers.
+This module knows an engine, a tokenizer and stop conditions. It draws no random numbers.
 
-There is no contrastive search (Su et al. 2022) beside it. Its penalty, the largest cosine
-between a candidate's state and all states before, takes a memory that grows with the
-text, and supposes that the cosine says whether two tokens mean the same; a recurrent state
-is a memory trained to predict, not to be compared. Measured on 3,900 positions of a
-character model of 512 units, two states have a mean cosine of 0.07 (0.36 after the same
-character, 0.05 after another; centred 0.00): they crowd no cone, as GPT-2's do, so there
-is nothing to repair, and what the penalty would punish is the last character.
+There is no contrastive search (Su et al. 2022). Its penalty, the largest cosine similarity between
+a candidate's state and all earlier states, needs memory that grows with the text, and assumes that
+the similarity shows whether two tokens mean the same; a recurrent state is a memory trained to
+predict, not to be compared. Measured at 3,900 positions of a character model with 512 units, two
+states have a mean cosine of 0.07 (0.36 after the same character, 0.05 after another; centered
+0.00). They do not crowd a narrow cone as GPT-2's do, so there is nothing to repair, and the
+penalty would mostly act on the last character.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from textgen.arrays import State
-from textgen.engines import Engine
+from textgen.arrays import Float64Array, FloatArray
+from textgen.config import (
+    LengthPenalty,
+    NumBeams,
+    SamplingConfig,
+    UnknownPolicy,
+    check_argument,
+)
+from textgen.engines.base import Engine
 from textgen.errors import ConfigError
-from textgen.sampling.filters import log_softmax
+from textgen.generation.decoding import PendingIds, decode_next, next_pending
+from textgen.generation.generator import (
+    encode_prompt,
+    require_resolved,
+    require_same_vocabulary,
+)
+from textgen.generation.requests import FinishReason
+from textgen.generation.stopping import StopMatcher, StopRule
+from textgen.sampling import log_softmax
+from textgen.tokenizers.base import Tokenizer
 
-TokenIds = tuple[int, ...]
-Ends = Callable[[TokenIds], bool]
+# The settings that beam search applies; and the seed, since nothing is drawn.
+BEAM_SETTINGS = frozenset(
+    {
+        "include_stop",
+        "max_new_tokens",
+        "min_new_tokens",
+        "seed",
+        "stop",
+        "stop_at_document",
+        "stop_at_sentence",
+        "stop_regex",
+    }
+)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Beam:
-    """One text that the search found.
+    """A text that the search found.
 
     Attributes:
-        token_ids: Without the prompt.
+        text: Without the prompt.
+        token_ids: Without the prompt, those of a stop text included.
         log_prob: Nats, the sum over its tokens.
-        score: `log_prob` after length normalisation; the higher the better.
+        score: `log_prob / length ** length_penalty`; higher is better.
+        finish_reason: What ended the text.
     """
 
-    token_ids: TokenIds
+    text: str
+    token_ids: tuple[int, ...]
     log_prob: float
     score: float
+    finish_reason: FinishReason
 
 
 def beam_search(
     engine: Engine,
-    prompt_ids: NDArray[np.integer] | Sequence[int],
+    tokenizer: Tokenizer,
+    prompt: str = "",
     *,
     num_beams: int,
-    max_new_tokens: int,
+    sampling: SamplingConfig | None = None,
     length_penalty: float = 0.0,
-    banned_ids: Sequence[int] = (),
-    end: Ends | None = None,
+    unknown: UnknownPolicy = "error",
 ) -> list[Beam]:
-    """Search for the texts of the highest score that go on from a prompt.
+    """Search for the continuations of a prompt with the highest score.
+
+    A text ends at a stop condition of `sampling` or after `max_new_tokens`, as in
+    `generate_texts`. All texts found are ranked by one score, `log_prob / length ** alpha`, where
+    `length` counts the tokens up to the end of the text.
 
     Args:
         engine: The model.
-        prompt_ids: `[time]`, at least one token.
-        num_beams: Candidates that are kept at each step, complete ones included, and
+        tokenizer: The one it was trained with.
+        prompt: The text to continue; an empty one is the start of a text.
+        num_beams: Number of candidates kept at each step, those that end there included, and of
             texts to return; 1 always takes the most probable token.
-        max_new_tokens: The longest text.
-        length_penalty: `alpha` in `score = log_prob / ((5 + length) / 6) ** alpha`; 0
-            scores by probability alone, which prefers short texts where `end` allows them.
-        banned_ids: Ids that never come; log probabilities are those of the rest.
-        end: Whether a text, given its tokens, is complete; None: never before
-            `max_new_tokens`.
+        sampling: Maximum length and stop conditions; other settings must have their defaults.
+            None: the defaults of `SamplingConfig`.
+        length_penalty: `alpha` of the score, at least 0. 0 ranks by probability alone, which
+            favors short texts; 1 ranks by the mean log-probability of a token; larger values
+            favor long texts. If no stop condition can end a text, all texts have
+            `max_new_tokens` tokens, and the penalty does not change their order.
+        unknown: What to do with a character of the prompt outside the vocabulary.
 
     Returns:
-        At most `num_beams` texts, the best first; at equal scores the lower ids.
+        At most `num_beams` texts, the best first; ties go to the lower ids.
 
     Raises:
-        ConfigError: `prompt_ids` is empty, every id is banned, or a number is out of range.
+        TokenizerError: The prompt has an unknown character, and `unknown` is `"error"`.
+        ConfigError: An argument is out of range, or a setting is not one of `BEAM_SETTINGS`.
+        RunError: Tokenizer and engine have vocabularies of different sizes.
 
-    The search ends early once nothing that is still being written can score higher than
-    the `num_beams` complete texts already found.
+    The search ends early once no candidate can reach a higher score than the `num_beams` complete
+    texts already found. Log-probabilities are those among the tokens that the tokenizer does not
+    ban.
 
-    Source: Wu et al. 2016, "Google's Neural Machine Translation System", equation 14.
+    Source: Wu et al. 2016, "Google's Neural Machine Translation System", section 7 (length
+    normalization by `length ** alpha`).
     """
-    _check(prompt_ids, num_beams, max_new_tokens, length_penalty)
-    _check_ban(banned_ids, engine.vocab_size)
-    prompt = np.asarray(prompt_ids, np.int32)[None, :]
-    logits, state = engine.prefill(prompt, engine.initial_state(1))
-    search = _Search(num_beams, max_new_tokens, length_penalty, end)
-    while search.goes_on():
-        parents, token_ids = search.extend(_log_probs(logits, banned_ids))
-        if search.goes_on():
-            logits, state = _decode(engine, token_ids, state, parents)
+    check_argument(num_beams, NumBeams, "num_beams")
+    check_argument(length_penalty, LengthPenalty, "length_penalty")
+    sampling = SamplingConfig() if sampling is None else sampling
+    _require_supported(sampling)
+    require_same_vocabulary(engine, tokenizer)
+    prompt_ids = encode_prompt(tokenizer, prompt, unknown)
+    search = _Search(tokenizer, StopRule(sampling), num_beams, length_penalty)
+    logits, state = engine.prefill(prompt_ids[None, :], engine.initial_state(1))
+    while search.is_active():
+        parents, token_ids = search.extend(_log_probs(logits, tokenizer.banned_ids))
+        if search.is_active():
+            logits, state = engine.decode_step(np.array(token_ids, np.int32), state[:, parents])
     return search.best()
 
 
-class _Search:
-    """The texts in the making, in the order of their ids, and the best complete ones."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Candidate:
+    """A text that has not ended.
 
-    def __init__(self, num_beams: int, max_new_tokens: int, alpha: float, end: Ends | None):
-        self._num_beams, self._max_new_tokens = num_beams, max_new_tokens
-        self._alpha, self._end = alpha, end
-        self._live: list[tuple[TokenIds, float]] = [((), 0.0)]
+    Attributes:
+        token_ids: Its tokens.
+        log_prob: Nats, the sum over its tokens.
+        text: What may be shown of it.
+        pending: The tokens of an unfinished character.
+        matcher: The stop conditions at the end of the text.
+    """
+
+    token_ids: tuple[int, ...] = ()
+    log_prob: float = 0.0
+    text: str = ""
+    pending: PendingIds = ()
+    matcher: StopMatcher
+
+
+class _Search:
+    """The candidates, ordered by their ids, and the best complete texts.
+
+    Args:
+        tokenizer: Decodes the tokens.
+        rule: The conditions that end a text.
+        num_beams: Number of candidates kept at each step.
+        alpha: The length penalty.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, rule: StopRule, num_beams: int, alpha: float) -> None:
+        self._decoder, self._pieces = tokenizer.decoder(), tokenizer.pieces()
+        self._max_tokens = rule.sampling.max_new_tokens
+        self._num_beams, self._alpha = num_beams, alpha
+        self._candidates = [_Candidate(matcher=rule.start())]
         self._length = 0
         self._complete: list[Beam] = []
 
-    def goes_on(self) -> bool:
-        """Return whether a live text could still become one of the best."""
-        if not self._live or self._length == self._max_new_tokens:
+    def is_active(self) -> bool:
+        """Return whether a candidate could still become one of the best texts."""
+        if not self._candidates or self._length == self._max_tokens:
             return False
         if len(self._complete) < self._num_beams:
             return True
-        highest = self._score(max(log_prob for _, log_prob in self._live), self._max_new_tokens)
-        return highest >= self._complete[-1].score
+        # Log-probabilities only fall, and a longer text divides them by more.
+        most_probable = max(candidate.log_prob for candidate in self._candidates)
+        return self._score(most_probable, self._max_tokens) >= self._complete[-1].score
 
-    def extend(self, log_probs: NDArray[np.float64]) -> tuple[list[int], list[int]]:
-        """Add a token to each live text.
+    def extend(self, log_probs: Float64Array) -> tuple[list[int], list[int]]:
+        """Add a token to each candidate, and keep the best.
 
         Args:
-            log_probs: `[live, vocab_size]`, of the next token.
+            log_probs: `[candidates, vocab_size]`, of the next token.
 
         Returns:
-            For each text that is now live, which one it goes on from, and its last token.
+            For each new candidate, the index of the one that it extends, and its last token.
         """
-        totals = np.array([log_prob for _, log_prob in self._live])[:, None] + log_probs
-        texts = [token_ids for token_ids, _ in self._live]
-        self._live, parents, last = [], [], []
+        totals = np.array([c.log_prob for c in self._candidates])[:, None] + log_probs
+        previous, self._candidates = self._candidates, []
+        parents, token_ids = [], []
         self._length += 1
         for parent, token_id in _largest(totals, self._num_beams):
-            token_ids, log_prob = (*texts[parent], token_id), float(totals[parent, token_id])
-            if self._end is not None and self._end(token_ids):
-                self._complete.append(self._beam(token_ids, log_prob))
+            candidate = self._extended(previous[parent], token_id, float(totals[parent, token_id]))
+            if candidate.matcher.reason is not None:
+                self._complete.append(self._beam(candidate, candidate.matcher.reason))
             else:
-                self._live.append((token_ids, log_prob))
+                self._candidates.append(candidate)
                 parents.append(parent)
-                last.append(token_id)
+                token_ids.append(token_id)
         self._complete = _sorted(self._complete)[: self._num_beams]
-        return parents, last
+        return parents, token_ids
 
     def best(self) -> list[Beam]:
-        """Return the best texts, those that were cut off by the length among them."""
-        cut_off = self._live if self._length == self._max_new_tokens else []
-        beams = [*self._complete, *(self._beam(*text) for text in cut_off)]
+        """Return the best texts; those that reached the maximum length are complete as well."""
+        beams = list(self._complete)
+        if self._length == self._max_tokens:
+            beams += [self._beam(self._flushed(c), "length") for c in self._candidates]
         return _sorted(beams)[: self._num_beams]
 
-    def _beam(self, token_ids: TokenIds, log_prob: float) -> Beam:
-        return Beam(token_ids, log_prob, self._score(log_prob, len(token_ids)))
+    def _extended(self, candidate: _Candidate, token_id: int, log_prob: float) -> _Candidate:
+        """Return a new candidate with one more token."""
+        matcher, pending = candidate.matcher.copy(), candidate.pending
+        piece, unfinished = decode_next(self._decoder, pending, token_id)
+        # A token without bytes does not change an unfinished character.
+        if self._pieces[token_id]:
+            pending = next_pending(pending, token_id, unfinished)
+        return _Candidate(
+            token_ids=(*candidate.token_ids, token_id),
+            log_prob=log_prob,
+            text=candidate.text + matcher.feed(piece, self._length),
+            pending=pending,
+            matcher=matcher,
+        )
+
+    def _flushed(self, candidate: _Candidate) -> _Candidate:
+        """Return the candidate with the characters that were held back."""
+        for earlier in candidate.pending:
+            self._decoder.feed(earlier)
+        matcher = candidate.matcher.copy()
+        rest = matcher.feed(self._decoder.flush(), self._length) + matcher.flush()
+        return replace(candidate, text=candidate.text + rest, matcher=matcher)
+
+    def _beam(self, candidate: _Candidate, reason: FinishReason) -> Beam:
+        return Beam(
+            text=candidate.text,
+            token_ids=candidate.token_ids,
+            log_prob=candidate.log_prob,
+            score=self._score(candidate.log_prob, len(candidate.token_ids)),
+            finish_reason=reason,
+        )
 
     def _score(self, log_prob: float, length: int) -> float:
-        return float(log_prob / ((5 + length) / 6) ** self._alpha)
+        return log_prob / float(max(length, 1) ** self._alpha)
 
 
-def _largest(totals: NDArray[np.float64], count: int) -> list[tuple[int, int]]:
-    """Return rows and columns of the `count` largest, in their order; ties: the first ones."""
+def _largest(totals: Float64Array, count: int) -> list[tuple[int, int]]:
+    """Return rows and columns of the `count` largest, in their order; ties go to the first."""
     flat = totals.ravel()
     cut = flat.size - min(count, int(np.isfinite(flat).sum()))
-    border = np.partition(flat, cut)[cut] if cut < flat.size else np.inf
-    above = np.flatnonzero(flat > border)
-    ties = np.flatnonzero(flat == border)[: flat.size - cut - len(above)]
+    boundary = np.partition(flat, cut)[cut] if cut < flat.size else np.inf
+    above = np.flatnonzero(flat > boundary)
+    ties = np.flatnonzero(flat == boundary)[: flat.size - cut - len(above)]
     rows, columns = np.divmod(np.sort(np.concatenate([above, ties])), totals.shape[1])
     return list(zip(rows.tolist(), columns.tolist(), strict=True))
 
@@ -159,48 +260,23 @@ def _sorted(beams: list[Beam]) -> list[Beam]:
     return sorted(beams, key=lambda beam: (-beam.score, beam.token_ids))
 
 
-def _log_probs(logits: NDArray[np.floating], banned_ids: Sequence[int]) -> NDArray[np.float64]:
+def _log_probs(logits: FloatArray, banned_ids: Sequence[int]) -> Float64Array:
     """Return the log-probabilities among the tokens that are not banned."""
     allowed = logits.astype(np.float64)
     allowed[:, list(banned_ids)] = -np.inf
     return log_softmax(allowed)
 
 
-def _decode(
-    engine: Engine, token_ids: list[int], state: State, parents: list[int]
-) -> tuple[NDArray[np.float32], State]:
-    return engine.decode_step(np.array(token_ids, np.int32), state[:, parents])
-
-
-def _check_ban(banned_ids: Sequence[int], vocab_size: int) -> None:
-    if set(banned_ids) >= set(range(vocab_size)):
+def _require_supported(sampling: SamplingConfig) -> None:
+    require_resolved(sampling)
+    changed = [
+        field.name
+        for field in fields(sampling)
+        if field.name not in BEAM_SETTINGS and getattr(sampling, field.name) != field.default
+    ]
+    if changed:
+        supported = ", ".join(f"`{name}`" for name in sorted(BEAM_SETTINGS - {"seed"}))
         raise ConfigError(
-            f"At least 1 token must stay allowed. Received: a ban of all {vocab_size}. Ban fewer."
-        )
-
-
-def _check(
-    prompt_ids: NDArray[np.integer] | Sequence[int],
-    num_beams: int,
-    max_new_tokens: int,
-    length_penalty: float,
-) -> None:
-    if len(prompt_ids) == 0:
-        raise ConfigError(
-            "`prompt_ids` must hold at least 1 token. Received: 0. "
-            "Begin with the tokenizer's start_id."
-        )
-    if num_beams < 1:
-        raise ConfigError(
-            f"`num_beams` must be at least 1. Received: {num_beams}. Pass --num-beams."
-        )
-    if max_new_tokens < 0:
-        raise ConfigError(
-            f"`max_new_tokens` must be at least 0. Received: {max_new_tokens}. "
-            "Pass --max-new-tokens."
-        )
-    if not 0 <= length_penalty < np.inf:
-        raise ConfigError(
-            f"`length_penalty` must be a number of at least 0. Received: {length_penalty}. "
-            "Pass --length-penalty."
+            f"Of the sampling settings, beam search applies only {supported}. "
+            f"Received: {', '.join(f'`{name}`' for name in changed)}. Leave the others out."
         )

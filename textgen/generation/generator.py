@@ -114,6 +114,16 @@ def require_same_vocabulary(engine: Engine, tokenizer: Tokenizer) -> None:
         )
 
 
+def require_resolved(sampling: SamplingConfig) -> None:
+    """Raise `ConfigError` if a setting has a value that only the run determines."""
+    if sampling.temperature == "auto" or sampling.stop_at_document:
+        name = "stop_at_document" if sampling.stop_at_document else "temperature"
+        raise ConfigError(
+            f"`{name}` must not depend on the run here. Received: {getattr(sampling, name)}. "
+            "Generate with the bundle that textgen.load returns."
+        )
+
+
 def encode_prompt(tokenizer: Tokenizer, prompt: str, unknown: UnknownPolicy) -> TokenIds:
     """Return the tokens of a prompt, `[time]`; the start id for one without tokens.
 
@@ -288,7 +298,7 @@ def _make_plan(
     tokenizer: Tokenizer, sampling: SamplingConfig, passages: PassageIndex | None
 ) -> _SamplingPlan:
     """Compile settings for a model; raises `ConfigError` for those that it cannot apply."""
-    _require_resolved(sampling)
+    require_resolved(sampling)
     stop_rule = StopRule(sampling)
     pieces = tokenizer.pieces()
     bias = static_bias(sampling, pieces, tokenizer.banned_ids)
@@ -303,15 +313,6 @@ def _make_plan(
     if sampling.max_copy is not None:
         factories.append(CopyGuard(_required(passages), tokenizer, sampling.max_copy))
     return _SamplingPlan(tokenizer, sampling, stop_rule, bias, tuple(factories))
-
-
-def _require_resolved(sampling: SamplingConfig) -> None:
-    if sampling.temperature == "auto" or sampling.stop_at_document:
-        name = "stop_at_document" if sampling.stop_at_document else "temperature"
-        raise ConfigError(
-            f"`{name}` must not depend on the run. Received: {getattr(sampling, name)}. "
-            "Generate with the bundle that textgen.load returns."
-        )
 
 
 def _required(passages: PassageIndex | None) -> PassageIndex:
