@@ -88,9 +88,12 @@ $(VENV)/.installed: requirements.lock pyproject.toml textgen/version.py | $(RUN_
 	$(INSTALL_PROJECT)
 	touch $@
 
-# Its lock contains all of requirements.lock, in the same versions.
+# Its lock contains all of requirements.lock, in the same versions. Two packages in it write the
+# module docstring_parser: that of pydoclint, which extends that of tyro, has to come last.
 $(VENV)/.installed-dev: requirements-dev.lock pyproject.toml textgen/version.py | $(RUN_PYTHON)
 	$(PIP_INSTALL) --require-hashes -r requirements-dev.lock
+	awk '/^[^ ]/ { found = /^docstring-parser-fork==/ } found' requirements-dev.lock > $(VENV)/last.txt
+	$(PIP_INSTALL) --require-hashes --no-deps --force-reinstall -r $(VENV)/last.txt
 	$(INSTALL_PROJECT)
 	touch $(VENV)/.installed $@
 
