@@ -237,7 +237,7 @@ class Bundle:
         return {
             "temperature": calibration.temperature,
             "held_out_entropy": calibration.held_out_entropy,
-            "written_entropy": calibration.written_entropy,
+            "written_entropy": calibration.generated_entropy,
         }
 
     def _measured(self, name: str, measure: Callable[[], dict[str, float]]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Generation: prompts in, text out.
 
-`token_loop` samples tokens for many rows side by side, `generator` makes text of them, and
-`restraints` forbids tokens by what has been written. This package knows neither files nor the
-command line, and imports no TensorFlow.
+`token_loop` draws tokens for many rows in parallel, `generator` makes texts of them, `beam`
+searches for the most probable ones, and `restraints` forbid tokens by what was generated before.
+This package knows neither the command line nor, except for receipts, files. It imports no
+TensorFlow.
 """
 
 from textgen.generation.beam import Beam, beam_search
@@ -10,12 +11,14 @@ from textgen.generation.calibration import Calibration, calibrate_temperature
 from textgen.generation.generator import generate_texts, stream_text
 from textgen.generation.requests import GeneratedText, Request, TokenChoice
 from textgen.generation.restraints.copy_guard import longest_copies
+from textgen.generation.stopping import StopRule
 
 __all__ = [
     "Beam",
     "Calibration",
     "GeneratedText",
     "Request",
+    "StopRule",
     "TokenChoice",
     "beam_search",
     "calibrate_temperature",
