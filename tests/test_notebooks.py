@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom, and is stripped of outputs in git."""
+"""Notebooks: each runs from top to bottom, and is stored without outputs."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def test_a_notebook_is_stripped_and_defines_nothing(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_a_notebook_runs(path, monkeypatch):
-    # under pytest a kernel does not show what its libraries write to stderr
+    # With this variable set, a kernel hides what its libraries write to stderr.
     monkeypatch.delenv("PYTEST_CURRENT_TEST")
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": FOLDER}}).execute()
