@@ -9,7 +9,7 @@ import numpy as np
 from textgen.arrays import Int32Array, Int64Array
 from textgen.tokenizers.char import code_points
 
-# Two ranks of the first characters are packed into one int64, which has 63 bits for them.
+# Bits of an int64 for the packed ranks of the first characters of a suffix.
 _MAX_KEY_BITS = 62
 
 

@@ -188,11 +188,10 @@ def code_points(text: str) -> NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 
 
-def _check_alphabet(alphabet: object) -> None:
+def _check_alphabet(alphabet: str) -> None:
     check_text(alphabet, "alphabet")
-    characters = str(alphabet)
-    surrogate = next((c for c in characters if 0xD800 <= ord(c) < 0xE000), None)
-    if surrogate is not None or not characters:
+    surrogate = next((c for c in alphabet if 0xD800 <= ord(c) < 0xE000), None)
+    if surrogate is not None or not alphabet:
         received = "no character" if surrogate is None else f"the surrogate {_name(surrogate)}"
         raise TokenizerError(
             "`alphabet` must have at least one character, and whole characters only. "

@@ -81,7 +81,7 @@ def load_tokenizer(folder: str | PathLike[str]) -> Tokenizer:
         raise damaged_file(path.parent, error, _REMEDY) from error
     raise RunError(
         f"The kind of the tokenizer in {path} must be char or subword. Received: {kind!r}. "
-        f"{_REMEDY[:-1]}, or upgrade textgen."
+        "Copy the whole folder of the run again, or upgrade textgen."
     )
 
 
