@@ -5,8 +5,8 @@ from typing import cast
 from benchmarks import workload
 from benchmarks.random_inputs import random_weights
 from benchmarks.workers import serve_generation
-from textgen.config import EngineName, SamplingConfig, WeightsFormat
-from textgen.engines import choose_engine, make_engine
+from textgen.config import QuantizedFormat, SamplingConfig
+from textgen.engines import EnginePool, quantize_weights
 from textgen.generation import Request, generate_texts
 from textgen.tokenizers.char import CharTokenizer
 
@@ -14,11 +14,14 @@ from textgen.tokenizers.char import CharTokenizer
 def main() -> None:
     """Generate until there is no further turn, each time with the engine `auto` chooses."""
     sizes, variant = workload.parse_worker()
-    weights_format = cast(WeightsFormat, variant)
     weights = random_weights(sizes)
+    quantized = None
+    if variant != "float32":
+        quantized = quantize_weights(weights, cast(QuantizedFormat, variant))
+    pool = EnginePool(weights, quantized)
     tokenizer = CharTokenizer(workload.ALPHABET, unk=False)
-    names: tuple[EngineName, ...] = ("numpy", "onnx") if variant == "float32" else ("onnx",)
-    engines = {name: make_engine(name, weights, weights_format) for name in names}
+    # Made before the first turn, because the choice depends on the number of steps.
+    pool.engine("onnx")
 
     def generate(streams: int, top_k: int | None, steps: int) -> None:
         sampling = SamplingConfig(
@@ -28,7 +31,7 @@ def main() -> None:
             Request(prompt=workload.ALPHABET[0], sampling=sampling, sample_index=index)
             for index in range(streams)
         ]
-        engine = engines[choose_engine(weights, weights_format, streams, steps)]
+        engine = pool.engine(pool.choose([sampling] * streams))
         generate_texts(engine, tokenizer, requests)
 
     serve_generation(generate)
