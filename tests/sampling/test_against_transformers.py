@@ -1,4 +1,4 @@
-"""Our processors beside those of Hugging Face transformers: `requirements-bench.txt` has it."""
+"""Processors, compared with those of Hugging Face transformers (`requirements-bench.txt`)."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ VOCAB = 50
 
 @pytest.fixture(scope="module")
 def logits():
-    """Rows from nearly flat to nearly decided, no two logits of a row alike."""
+    """Rows from almost flat to almost certain, without equal logits in a row."""
     rng = np.random.default_rng(7)
     rows = rng.normal(0, 1, (ROWS, VOCAB)) * rng.uniform(0.2, 5, (ROWS, 1))
     return rows.astype(np.float32)
@@ -29,7 +29,7 @@ def logits():
 
 @pytest.fixture(scope="module")
 def history():
-    """Full windows of few tokens, so that n-grams repeat; theirs has no token for "none"."""
+    """Full windows of few tokens, so that n-grams repeat; transformers has no "none"."""
     return np.random.default_rng(8).integers(0, 6, (ROWS, 30)).astype(np.int32)
 
 
@@ -40,10 +40,10 @@ def theirs(processor, logits, history=None):
 
 
 def assert_same_mass_filter(ours, other, logits, p, rank):
-    """Hold that the kept sets are equal, but for a mass that float32 cannot tell from `p`.
+    """Assert that the kept sets are equal, except for a mass that float32 cannot tell from `p`.
 
-    Ours counts a mass of `p * (1 - 1e-6)` as `p`, theirs has no such room: where the mass
-    before a token, in float64, lies that near to `p`, theirs may keep one token more.
+    A mass of `p * (1 - 1e-6)` counts as `p` here; transformers has no tolerance. If the mass
+    before a token, in float64, is that near to `p`, transformers may keep one token more.
     """
     probs = np.exp(logits.astype(np.float64))
     probs /= probs.sum(axis=-1, keepdims=True)
@@ -53,9 +53,9 @@ def assert_same_mass_filter(ours, other, logits, p, rank):
     near = (np.abs(mass_before - p) <= 2e-6).any(axis=-1)
     assert near.sum() <= ROWS // 200
     np.testing.assert_array_equal(ours[~near], other[~near])
-    kept, kept_by_them = np.isfinite(ours[near]), np.isfinite(other[near])
-    assert np.all(kept <= kept_by_them)
-    assert np.all((kept_by_them ^ kept).sum(axis=-1) <= 1)
+    kept, kept_there = np.isfinite(ours[near]), np.isfinite(other[near])
+    assert np.all(kept <= kept_there)
+    assert np.all((kept_there ^ kept).sum(axis=-1) <= 1)
 
 
 def by_probability(probs):
@@ -105,16 +105,16 @@ def test_no_repeat_ngram_agrees(logits, history, n):
     assert n > 4 or not np.array_equal(ours, logits)
 
 
-# Where else the two differ: equals at a border, a rounded ratio, a row with nothing left.
+# Further differences: ties at a boundary, a rounded ratio, a row without a token left.
 
 
-def test_of_equals_at_the_border_of_top_k_theirs_keeps_all_and_ours_the_lower_ids():
+def test_ties_at_the_boundary_of_top_k_go_to_the_lower_ids_and_transformers_keeps_all():
     logits = np.array([[1.0, 2.0, 1.0, 1.0]], np.float32)
     assert theirs(transformers.TopKLogitsWarper(2), logits).tolist() == logits.tolist()
     assert keep_top_k(logits, 2).tolist() == [[1.0, 2.0, -np.inf, -np.inf]]
 
 
-def test_of_equals_at_the_border_of_top_p_both_keep_as_many_and_ours_the_lower_ids():
+def test_ties_at_the_boundary_of_top_p_go_to_the_lower_ids_and_transformers_keeps_as_many():
     rows = np.random.default_rng(9).integers(-3, 4, (ROWS, 8)).astype(np.float32)
     ours, other = keep_top_p(rows, 0.77), theirs(transformers.TopPLogitsWarper(0.77), rows)
     np.testing.assert_array_equal(np.sort(ours, axis=-1), np.sort(other, axis=-1))
@@ -123,7 +123,7 @@ def test_of_equals_at_the_border_of_top_p_both_keep_as_many_and_ours_the_lower_i
     assert np.all(kept[:, :-1] >= kept[:, 1:])
 
 
-def test_of_the_equally_typical_at_the_border_theirs_keeps_all_and_ours_the_lower_ids():
+def test_equally_typical_ties_go_to_the_lower_ids_and_transformers_keeps_all():
     logits = np.zeros((1, 4), np.float32)
     processor = transformers.TypicalLogitsWarper(0.5)
     assert theirs(processor, logits).tolist() == [[0.0, 0.0, 0.0, 0.0]]
@@ -131,9 +131,9 @@ def test_of_the_equally_typical_at_the_border_theirs_keeps_all_and_ours_the_lowe
 
 
 @pytest.mark.parametrize("p", [0.2, 0.5, 0.9])
-def test_theirs_keeps_of_typical_rows_with_equals_ours_and_equals_of_what_ours_keeps(p):
+def test_transformers_keeps_the_typical_tokens_and_all_their_ties(p):
     rows = np.random.default_rng(10).normal(0, 2, (ROWS, 4)).astype(np.float32)
-    rows = np.repeat(rows, 2, axis=-1)  # every logit twice, side by side
+    rows = np.repeat(rows, 2, axis=-1)  # every logit twice, adjacent
     ours, other = keep_typical(rows, p), theirs(transformers.TypicalLogitsWarper(p), rows)
     twins = np.isfinite(ours).reshape(ROWS, 4, 2)
     np.testing.assert_array_equal(
@@ -143,17 +143,17 @@ def test_theirs_keeps_of_typical_rows_with_equals_ours_and_equals_of_what_ours_k
     assert (twins[..., 0] > twins[..., 1]).sum(axis=-1).max() == 1
 
 
-def test_a_ratio_of_min_p_is_kept_by_ours_however_float32_rounds_it():
+def test_a_ratio_of_exactly_min_p_is_kept_however_float32_rounds_it():
     logits = np.log(np.array([[0.1, 0.3, 0.6]])).astype(np.float32)
     assert np.isfinite(keep_min_p(logits, 0.5)).tolist() == [[False, True, True]]
     assert np.isfinite(keep_min_p(logits, 0.1 / 0.6)).all()
-    # theirs compares rounded probabilities: a ratio past ours by more than that goes in both
+    # transformers compares rounded probabilities: both agree on ratios outside the tolerance.
     for p in (0.5 + 1e-5, 0.5 - 1e-5):
         other = theirs(transformers.MinPLogitsWarper(p), logits)
         np.testing.assert_array_equal(keep_min_p(logits, p), other)
 
 
-def test_a_row_with_nothing_left_stays_as_it_was_in_ours_and_dies_in_theirs():
+def test_a_row_without_a_token_left_does_not_change_and_is_all_inf_in_transformers():
     logits = np.array([[1.0, 2.0]], np.float32)
     history = np.array([[0, 1]], np.int32)
     processor = transformers.NoRepeatNGramLogitsProcessor(1)

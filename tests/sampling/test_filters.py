@@ -1,22 +1,23 @@
+"""Filters, compared with naive loops and hand-computed sets."""
+
 import itertools
+import math
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textgen.config import SamplingConfig
 from textgen.errors import ConfigError
 from textgen.sampling import (
-    StepContext,
     add_bias,
-    build_processors,
     exclude_top_choices,
     keep_min_p,
     keep_top_k,
     keep_top_n_sigma,
     keep_top_p,
     keep_typical,
+    log_softmax,
     pick,
     row_uniforms,
     scale_by_temperature,
@@ -68,7 +69,7 @@ def test_top_p_keeps_the_hand_computed_set(probs, p, kept):
         ((0.3, 0.7), 99, [0, 1]),
     ],
 )
-def test_top_k_keeps_exactly_k_and_prefers_lower_ids(probs, k, kept):
+def test_top_k_keeps_exactly_k_and_ties_go_to_the_lower_ids(probs, k, kept):
     assert survivors(keep_top_k(log_row(*probs), k)) == [kept]
 
 
@@ -90,18 +91,18 @@ rows = st.lists(st.lists(st.integers(-6, 6), min_size=5, max_size=5), min_size=1
 
 
 @given(rows, st.sampled_from([0.01, 0.3, 0.5, 0.77, 0.9, 0.999]))
-def test_top_p_equals_the_naive_loop_in_every_row(logits, p):
+def test_top_p_is_that_of_the_naive_loop_in_every_row(logits, p):
     assert survivors(keep_top_p(logits, p)) == [naive_top_p(row, p) for row in logits]
 
 
 @given(rows, st.integers(1, 7))
-def test_top_k_equals_a_stable_sort_in_every_row(logits, k):
+def test_top_k_is_that_of_a_stable_sort_in_every_row(logits, k):
     expected = [sorted(np.argsort(-row, kind="stable")[:k].tolist()) for row in logits]
     assert survivors(keep_top_k(logits, k)) == expected
 
 
 @given(rows, st.integers(1, 5), st.floats(0.05, 1.0), st.floats(0.1, 3.0))
-def test_processors_are_pure_and_keep_surviving_values(logits, k, p, temperature):
+def test_top_k_top_p_temperature_and_bias_do_not_change_their_arguments(logits, k, p, temperature):
     before = logits.copy()
     for result in (keep_top_k(logits, k), keep_top_p(logits, p)):
         assert result.dtype == logits.dtype
@@ -113,71 +114,60 @@ def test_processors_are_pure_and_keep_surviving_values(logits, k, p, temperature
     np.testing.assert_array_equal(logits, before)
 
 
-def test_a_vanishing_temperature_leaves_the_most_probable_token_alone():
+def test_at_a_vanishing_temperature_only_the_most_probable_token_has_probability():
     scaled = scale_by_temperature(np.array([[1.0, 1.001, -50.0]], np.float32), 1e-300)
     assert np.isfinite(scaled).all()
     assert survivors(keep_top_p(scaled, 0.999999)) == [[1]]
 
 
-def test_steps_print_their_order_and_greedy_needs_only_bias_and_penalties():
-    config = SamplingConfig(temperature=0.5, top_k=40, top_p=0.9, presence_penalty=0.1)
-    bias = np.zeros(3, np.float32)
-    assert [str(step) for step in build_processors(config, bias)] == [
-        "add_bias()",
-        "penalize_presence(history, 0.1)",
-        "scale_by_temperature(0.5)",
-        "keep_top_k(40)",
-        "keep_top_p(0.9)",
-    ]
-    greedy = SamplingConfig(temperature=0, top_k=3, top_p=0.5)
-    assert [step.name for step in build_processors(greedy, bias)] == ["add_bias"]
-    assert build_processors(greedy) == ()
-
-
-def test_top_p_measures_mass_among_the_tokens_that_top_k_left():
-    config = SamplingConfig(temperature=1.0, top_k=2, top_p=0.6)
-    logits = log_row(0.4, 0.2, 0.2, 0.2)
-    context = StepContext(
-        history=np.zeros((1, 4), np.int32),
-        temperature=1.0,
-        uniforms=np.zeros(1),
-        max_surprise=np.zeros(1),
-    )
-    for step in build_processors(config):
-        logits = step(logits, context)
-    assert survivors(logits) == [[0]]
-
-
 @pytest.mark.parametrize(
-    "call",
+    ("call", "name"),
     [
-        lambda row: keep_top_k(row, 0),
-        lambda row: keep_top_p(row, 0.0),
-        lambda row: keep_top_p(row, 1.1),
-        lambda row: keep_top_p(row, float("nan")),
-        lambda row: keep_min_p(row, 0.0),
-        lambda row: keep_min_p(row, 1.5),
-        lambda row: keep_min_p(row, float("nan")),
-        lambda row: keep_typical(row, 0.0),
-        lambda row: keep_typical(row, 1.5),
-        lambda row: keep_typical(row, float("nan")),
-        lambda row: keep_top_n_sigma(row, 0.0),
-        lambda row: keep_top_n_sigma(row, float("inf")),
-        lambda row: keep_top_n_sigma(row, float("nan")),
-        lambda row: exclude_top_choices(row, np.zeros(1), 0.5, 0.0),
-        lambda row: exclude_top_choices(row, np.zeros(1), 0.5, 1.1),
-        lambda row: exclude_top_choices(row, np.zeros(1), 0.0, 0.1),
-        lambda row: exclude_top_choices(row, np.zeros(1), float("nan"), 0.1),
-        lambda row: scale_by_temperature(row, 0.0),
-        lambda row: scale_by_temperature(row, float("nan")),
-        lambda row: add_bias(row, np.zeros(3, np.float32)),
-        lambda row: add_bias(row, np.full(2, -INF, np.float32)),
+        (lambda row: keep_top_k(row, 0), "top_k"),
+        (lambda row: keep_top_k(row, 2.5), "top_k"),
+        (lambda row: keep_top_k(row, None), "top_k"),
+        (lambda row: keep_top_p(row, 0.0), "top_p"),
+        (lambda row: keep_top_p(row, 1.1), "top_p"),
+        (lambda row: keep_top_p(row, float("nan")), "top_p"),
+        (lambda row: keep_top_p(row, [0.5]), "top_p"),
+        (lambda row: keep_min_p(row, 0.0), "min_p"),
+        (lambda row: keep_min_p(row, 1.5), "min_p"),
+        (lambda row: keep_min_p(row, float("nan")), "min_p"),
+        (lambda row: keep_typical(row, 0.0), "typical_p"),
+        (lambda row: keep_typical(row, 1.5), "typical_p"),
+        (lambda row: keep_typical(row, float("nan")), "typical_p"),
+        (lambda row: keep_top_n_sigma(row, 0.0), "top_n_sigma"),
+        (lambda row: keep_top_n_sigma(row, float("inf")), "top_n_sigma"),
+        (lambda row: keep_top_n_sigma(row, float("nan")), "top_n_sigma"),
+        (lambda row: exclude_top_choices(row, np.zeros(1), 0.5, 0.0), "xtc_threshold"),
+        (lambda row: exclude_top_choices(row, np.zeros(1), 0.5, 1.1), "xtc_threshold"),
+        (lambda row: exclude_top_choices(row, np.zeros(1), 0.0, 0.1), "xtc_probability"),
+        (lambda row: exclude_top_choices(row, np.zeros(1), float("nan"), 0.1), "xtc_probability"),
+        (lambda row: scale_by_temperature(row, 0.0), "temperature"),
+        (lambda row: scale_by_temperature(row, "auto"), "temperature"),
+        (lambda row: scale_by_temperature(row, float("nan")), "temperature"),
+        (lambda row: add_bias(row, np.zeros(3, np.float32)), "bias"),
+        (lambda row: add_bias(row, np.full(2, -INF, np.float32)), "bias"),
     ],
 )
-def test_a_value_out_of_range_is_refused_in_one_line(call):
-    with pytest.raises(ConfigError, match="Received") as caught:
+def test_a_value_out_of_range_or_of_another_type_is_refused_in_one_line(call, name):
+    with pytest.raises(ConfigError, match=f"`{name}` must.*Received") as caught:
         call(log_row(0.5, 0.5))
     assert "\n" not in str(caught.value)
+
+
+def test_log_softmax_is_computed_in_float64_along_the_last_axis():
+    random = np.random.default_rng(3)
+    logits = random.normal(0, 20, (3, 4, 7)).astype(np.float32)
+    logits[0, 0, 2] = -INF
+    before = logits.copy()
+    log_probs = log_softmax(logits)
+    for row, values in zip(logits.reshape(-1, 7), log_probs.reshape(-1, 7), strict=True):
+        total = math.fsum(math.exp(float(x) - float(row.max())) for x in row)
+        expected = [float(x) - float(row.max()) - math.log(total) for x in row]
+        np.testing.assert_allclose(values, expected, rtol=1e-14, atol=1e-13)
+    assert log_probs.dtype == np.float64
+    np.testing.assert_array_equal(logits, before)
 
 
 @pytest.mark.parametrize(
@@ -192,12 +182,12 @@ def test_a_value_out_of_range_is_refused_in_one_line(call):
         ((0.25, 0.25, 0.25, 0.25), 1.0, [0, 1, 2, 3]),
     ],
 )
-def test_min_p_keeps_ratios_of_p_and_more(probs, p, kept):
+def test_min_p_keeps_ratios_of_at_least_p(probs, p, kept):
     assert survivors(keep_min_p(log_row(*probs), p)) == [kept]
 
 
-# entropy of (0.6, 0.2, 0.1, 0.1): 1.0889 nats; surprises 0.511, 1.609, 2.303, 2.303;
-# distances 0.578, 0.521, 1.214, 1.214, so the second token is the most typical
+# (0.6, 0.2, 0.1, 0.1): entropy 1.0889 nats; surprises 0.511, 1.609, 2.303, 2.303; distances 0.578,
+# 0.521, 1.214, 1.214, so the second token is the most typical.
 @pytest.mark.parametrize(
     ("probs", "p", "kept"),
     [
@@ -211,7 +201,7 @@ def test_min_p_keeps_ratios_of_p_and_more(probs, p, kept):
         ((0.25, 0.25, 0.25, 0.25), 0.5, [0, 1]),
     ],
 )
-def test_typical_keeps_what_is_nearest_to_the_entropy(probs, p, kept):
+def test_typical_keeps_the_tokens_nearest_to_the_entropy(probs, p, kept):
     assert survivors(keep_typical(log_row(*probs), p)) == [kept]
 
 
@@ -220,7 +210,7 @@ def test_typical_keeps_what_is_nearest_to_the_entropy(probs, p, kept):
     [
         ((0.0, 2.0), 2.0, [0, 1]),
         ((0.0, 2.0), 1.99, [1]),
-        # mean 2, population standard deviation 2; divided by 3 it would be 2.31
+        # Mean 2, population standard deviation 2; divided by 3 it would be 2.31.
         ((0.0, 0.0, 4.0, 4.0), 2.0, [0, 1, 2, 3]),
         ((0.0, 0.0, 4.0, 4.0), 1.8, [2, 3]),
         ((-INF, 0.0, 2.0, -INF), 1.5, [2]),
@@ -248,7 +238,7 @@ def test_top_n_sigma_measures_in_deviations_of_the_finite_logits(values, n, kept
         ((0.5, 0.5), 0.6, [0, 1]),
     ],
 )
-def test_xtc_spares_the_least_of_the_top_choices(probs, threshold, kept):
+def test_xtc_keeps_the_least_probable_top_choice(probs, threshold, kept):
     logits = np.repeat(log_row(*probs), 3, axis=0)
     result = exclude_top_choices(logits, np.array([0.0, 0.4999, 0.5]), 0.5, threshold)
     untouched = survivors(logits)[0]
@@ -291,25 +281,25 @@ def naive_exclude(row, threshold, acts):
 
 
 @given(rows, st.sampled_from([0.01, 0.05, 0.3, 0.5, 0.77, 1.0]))
-def test_min_p_equals_the_naive_loop_in_every_row(logits, p):
+def test_min_p_is_that_of_the_naive_loop_in_every_row(logits, p):
     assert survivors(keep_min_p(logits, p)) == [naive_min_p(row, p) for row in logits]
 
 
-def test_typical_equals_the_naive_loop_in_every_row():
-    # drawn, not searched: on a grid two tokens lie equally far above and below the entropy,
-    # and the two computations round such a tie apart
+def test_typical_is_that_of_the_naive_loop_in_every_row():
+    # Random logits: on a grid, tokens equally far above and below the entropy are ties, which
+    # the two computations round differently.
     logits = np.random.default_rng(5).normal(0, 2, (500, 9)).astype(np.float32)
     for p in (0.01, 0.3, 0.5, 0.77, 0.9, 0.999):
         assert survivors(keep_typical(logits, p)) == [naive_typical(row, p) for row in logits]
 
 
 @given(rows, st.sampled_from([0.1, 0.5, 1.0, 1.5, 3.0]))
-def test_top_n_sigma_equals_the_naive_loop_in_every_row(logits, n):
+def test_top_n_sigma_is_that_of_the_naive_loop_in_every_row(logits, n):
     assert survivors(keep_top_n_sigma(logits, n)) == [naive_top_n_sigma(row, n) for row in logits]
 
 
 @given(rows, st.sampled_from([0.05, 0.1, 0.2, 0.5]), st.floats(0.01, 1.0), st.integers(0, 99))
-def test_xtc_equals_the_naive_loop_in_every_row(logits, threshold, probability, seed):
+def test_xtc_is_that_of_the_naive_loop_in_every_row(logits, threshold, probability, seed):
     uniforms = np.random.default_rng(seed).random(len(logits))
     expected = [
         naive_exclude(row, threshold, uniform < probability)
@@ -319,7 +309,7 @@ def test_xtc_equals_the_naive_loop_in_every_row(logits, threshold, probability, 
 
 
 @given(rows, st.floats(0.01, 1.0), st.floats(0.01, 5.0))
-def test_filters_are_pure_and_something_survives(logits, p, n):
+def test_filters_keep_a_token_and_do_not_change_their_arguments(logits, p, n):
     before, uniforms = logits.copy(), np.zeros(len(logits))
     for result in (
         keep_min_p(logits, p),
@@ -334,7 +324,7 @@ def test_filters_are_pure_and_something_survives(logits, p, n):
     np.testing.assert_array_equal(uniforms, 0)
 
 
-# exceeded once in 1,000 seeds, and fallen short of as rarely, by degrees of freedom
+# By degrees of freedom: 1 seed in 1,000 is below the first value, and 1 in 1,000 above the second.
 CHI_SQUARE = {1: (1.5e-6, 10.83), 2: (0.002, 13.82), 3: (0.0242, 16.27), 4: (0.09, 18.47)}
 
 
@@ -344,10 +334,10 @@ CHI_SQUARE = {1: (1.5e-6, 10.83), 2: (0.002, 13.82), 3: (0.0242, 16.27), 4: (0.0
         (lambda row: keep_top_k(row, 3), (0.4, 0.25, 0.0, 0.2, 0.0, 0.0)),
         (lambda row: keep_top_p(row, 0.9), (0.4, 0.25, 0.1, 0.2, 0.0, 0.0)),
         (lambda row: keep_min_p(row, 0.5), (0.4, 0.25, 0.0, 0.2, 0.0, 0.0)),
-        # entropy 1.415 nats; surprises 0.916, 1.386, 2.303, 1.609, 3.219, 4.605
+        # Entropy 1.415 nats; surprises 0.916, 1.386, 2.303, 1.609, 3.219, 4.605.
         (lambda row: keep_typical(row, 0.4), (0.0, 0.25, 0.0, 0.2, 0.0, 0.0)),
         (lambda row: keep_typical(row, 0.6), (0.4, 0.25, 0.0, 0.2, 0.0, 0.0)),
-        # the standard deviation of the logits is 1.263
+        # The standard deviation of the logits is 1.263.
         (lambda row: keep_top_n_sigma(row, 1.5), (0.4, 0.25, 0.1, 0.2, 0.0, 0.0)),
         (
             lambda row: exclude_top_choices(row, np.zeros(1), 0.5, 0.15),

@@ -1,3 +1,5 @@
+"""Penalties, compared with naive loops and hand-computed values."""
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,7 +20,7 @@ WINDOW = 12
 
 
 def as_history(*rows, window=WINDOW):
-    """Right-aligned, -1 before."""
+    """Rows right-aligned in a window, -1 before the first token."""
     return np.array([[-1] * (window - len(row)) + list(row) for row in rows], np.int32)
 
 
@@ -31,7 +33,7 @@ def logits_for(histories, seed=0):
 
 
 def assert_pure(function, logits, history, *values):
-    """Call the function twice on copies and hold that neither argument changed."""
+    """Return the result; fail if an argument, the dtype or the shape changed."""
     logits_before, history_before = logits.copy(), history.copy()
     result = function(logits, history, *values)
     np.testing.assert_array_equal(logits, logits_before)
@@ -75,13 +77,13 @@ def test_presence_counts_once_and_frequency_every_time():
         ([0, 1], 99, []),
     ],
 )
-def test_a_token_that_completes_a_known_ngram_is_forbidden(tokens, n, forbidden):
+def test_a_token_that_would_repeat_an_ngram_is_forbidden(tokens, n, forbidden):
     logits = np.arange(1, 5, dtype=np.float32)[None]
     result = forbid_repeated_ngrams(logits, as_history(tokens), n)
     assert result.tolist() == [[-INF if i in forbidden else i + 1.0 for i in range(4)]]
 
 
-def test_a_row_that_would_lose_its_last_possible_token_stays_and_its_neighbour_does_not():
+def test_a_row_without_a_possible_token_left_does_not_change_and_its_neighbor_does():
     logits = np.array([[1.0, -INF, 2.0, -INF], [1.0, -INF, 2.0, -INF]], np.float32)
     result = forbid_repeated_ngrams(logits, as_history([0, 2], [0]), 1)
     assert result.tolist() == [[1.0, -INF, 2.0, -INF], [-INF, -INF, 2.0, -INF]]
@@ -90,7 +92,7 @@ def test_a_row_that_would_lose_its_last_possible_token_stays_and_its_neighbour_d
 @pytest.mark.parametrize(
     ("tokens", "breakers", "penalties"),
     [
-        # "0 1 2 | 3" again up to 2: three tokens match, one more than allowed
+        # "0 1 2" occurs before 3: three tokens match, one more than allowed.
         ([0, 1, 2, 3, 0, 1, 2], (), {3: 0.8 * 1.75}),
         ([1, 2, 3, 0, 1, 2], (), {3: 0.8}),
         ([2, 3, 0, 1, 2], (), {}),
@@ -98,7 +100,7 @@ def test_a_row_that_would_lose_its_last_possible_token_stays_and_its_neighbour_d
         ([0, 1, 2, 3, 0, 1, 2], (1,), {}),
         ([0, 1, 2, 3, 0, 1, 2], (2,), {}),
         ([0, 1, 2, 3, 0, 1, 2], (3,), {}),
-        # before 3 stand matches of two and of three tokens: the longer counts
+        # Matches of several lengths precede 3: the longest counts.
         ([1, 2, 3, 0, 1, 2, 3, 0, 1, 2], (), {3: 0.8 * 1.75**4}),
         ([0, 1, 2, 3, 3, 1, 2, 3, 0, 1, 2], (), {3: 0.8 * 1.75}),
         ([1, 2, 0, 1, 2, 3, 1, 2], (), {0: 0.8, 3: 0.8}),
@@ -108,7 +110,7 @@ def test_a_row_that_would_lose_its_last_possible_token_stays_and_its_neighbour_d
         ([], (), {}),
     ],
 )
-def test_dry_penalizes_what_prolongs_a_repetition(tokens, breakers, penalties):
+def test_dry_penalizes_the_tokens_that_extend_a_repetition(tokens, breakers, penalties):
     logits = np.zeros((1, 4), np.float32)
     result = penalize_dry(logits, as_history(tokens), 0.8, 1.75, 2, breakers)
     expected = [[-penalties.get(i, 0.0) for i in range(4)]]
@@ -127,7 +129,7 @@ def test_dry_never_overflows(multiplier, base):
     assert result[1, 0] == -INF
 
 
-def test_dry_caps_a_penalty_at_a_million():
+def test_a_dry_penalty_is_at_most_a_million():
     history = np.zeros((1, 1024), np.int32)
     result = penalize_dry(np.zeros((1, 2), np.float32), history, 0.8, 1.75, 2)
     np.testing.assert_allclose(result, [[-1e6, 0.0]], rtol=1e-6)
@@ -189,7 +191,9 @@ def naive_dry(row, tokens, multiplier, base, allowed_length, breakers):
         ]
     ),
 )
-def test_penalties_are_pure_and_equal_the_naive_loop_in_every_row(token_rows, case):
+def test_penalties_are_those_of_the_naive_loop_in_every_row_and_arguments_do_not_change(
+    token_rows, case
+):
     function, naive, *values = case
     logits = logits_for(token_rows)
     expected = logits.astype(np.float64)
@@ -199,7 +203,7 @@ def test_penalties_are_pure_and_equal_the_naive_loop_in_every_row(token_rows, ca
     np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_dry_equals_the_naive_loop_on_a_long_repetitive_history():
+def test_dry_is_that_of_the_naive_loop_on_a_long_repetitive_history():
     rng = np.random.default_rng(2)
     phrase = rng.integers(0, 30, 17)
     tokens = np.concatenate([rng.integers(0, 30, 600), *[phrase] * 3, rng.integers(0, 3, 300)])
@@ -216,23 +220,23 @@ NAN = float("nan")
 
 
 @pytest.mark.parametrize(
-    ("function", "values", "flag"),
+    ("function", "values", "name"),
     [
-        (penalize_repetition, (0.0,), "--repetition-penalty"),
-        (penalize_repetition, (NAN,), "--repetition-penalty"),
-        (penalize_repetition, (INF,), "--repetition-penalty"),
-        (penalize_presence, (NAN,), "--presence-penalty"),
-        (penalize_presence, (INF,), "--presence-penalty"),
-        (penalize_frequency, (-INF,), "--frequency-penalty"),
-        (forbid_repeated_ngrams, (0,), "--no-repeat-ngram"),
-        (penalize_dry, (0.0, 1.75, 2), "--dry-multiplier"),
-        (penalize_dry, (NAN, 1.75, 2), "--dry-multiplier"),
-        (penalize_dry, (0.8, 0.0, 2), "--dry-base"),
-        (penalize_dry, (0.8, INF, 2), "--dry-base"),
-        (penalize_dry, (0.8, 1.75, 0), "--dry-allowed-length"),
+        (penalize_repetition, (0.0,), "repetition_penalty"),
+        (penalize_repetition, (NAN,), "repetition_penalty"),
+        (penalize_repetition, (INF,), "repetition_penalty"),
+        (penalize_presence, (NAN,), "presence_penalty"),
+        (penalize_presence, (INF,), "presence_penalty"),
+        (penalize_frequency, (-INF,), "frequency_penalty"),
+        (forbid_repeated_ngrams, (0,), "no_repeat_ngram"),
+        (penalize_dry, (0.0, 1.75, 2), "dry_multiplier"),
+        (penalize_dry, (NAN, 1.75, 2), "dry_multiplier"),
+        (penalize_dry, (0.8, 0.0, 2), "dry_base"),
+        (penalize_dry, (0.8, INF, 2), "dry_base"),
+        (penalize_dry, (0.8, 1.75, 0), "dry_allowed_length"),
     ],
 )
-def test_a_value_out_of_range_is_refused_in_one_line(function, values, flag):
-    with pytest.raises(ConfigError, match=f"Received.*{flag}") as caught:
+def test_a_value_out_of_range_is_refused_in_one_line(function, values, name):
+    with pytest.raises(ConfigError, match=f"`{name}` must be.*Received") as caught:
         function(np.zeros((1, 4), np.float32), as_history([1, 2]), *values)
     assert "\n" not in str(caught.value)
