@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from textgen.cli.arguments import parse
+from textgen.cli.flags import with_flags
 from textgen.errors import ConfigError
 from textgen.runs import RunDirectory
 from textgen.startup import import_tensorflow_quietly
@@ -51,17 +52,20 @@ def run(arguments: list[str], prog: str) -> int:
 
 def _table(findings: dict[str, Any]) -> str:
     gpu, cpu = findings["gpu"], findings["cpu"]
-    rows = [(v["name"], v["found"], f"wanted {v['wanted']}") for v in findings["versions"]]
+    rows = [
+        (package["name"], package["found"], f"wanted {package['wanted'] or 'any'}")
+        for package in findings["versions"]
+    ]
     for name, version in gpu["found"].items():
         wanted = gpu["wanted"].get(name)
         rows.append((name, version or "not found", f"wanted {wanted or 'any'}"))
-    rows.append(("GPUs", ", ".join(gpu["visible"]) or "none", gpu["blame"] or ""))
+    rows.append(("GPUs", ", ".join(gpu["visible"]) or "none", gpu["reason"] or ""))
     rows.append(("CPU", f"{cpu['cores']} cores", " ".join(cpu["instruction_sets"])))
     for layer in findings["layers"]:
         rows.append((layer["name"], layer["kernel"], layer["kernel_reason"]))
         rows.append(("", layer["matmul_dtype"], layer["matmul_dtype_reason"]))
-        if layer["blame"]:
-            rows.append(("", "faster", layer["blame"]))
+        if layer["reason"]:
+            rows.append(("", "faster", with_flags(layer["reason"])))
     for row in findings.get("measured", []):
         rate = f"{row['tokens_per_second']:,} tokens/s"
         rows.append(("measured", f"{row['kernel']} {row['matmul_dtype']}", rate))

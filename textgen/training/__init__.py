@@ -1,6 +1,6 @@
-"""Training: `keras.Model.fit` on lanes with carried state, schedules, checkpoints, resume."""
+"""Training: `keras.Model.fit` with carried state, schedules, checkpoints and resuming."""
 
-from textgen.training.throughput import size_to_fit
+from textgen.training.sizing import size_to_fit
 from textgen.training.trainer import resume, train
 
 __all__ = ["resume", "size_to_fit", "train"]

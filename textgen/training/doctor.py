@@ -1,18 +1,32 @@
-"""What this machine computes with: versions, libraries, devices, and which kernel runs.
+"""A report on this machine: versions, GPU libraries, CPU, and the kernel that training uses.
 
-It looks and measures and changes nothing. How its findings are shown is not its concern.
+It inspects and measures, and changes nothing. This module does NOT know how the report is shown.
 """
 
 import os
 import platform
-from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from textgen.config import ModelConfig, RunConfig, TrainingConfig
+import tensorflow as tf
+
+from textgen.config import ModelConfig, ResolvedDtype, ResolvedKernel, RunConfig, TrainingConfig
 from textgen.errors import DeviceError
+from textgen.models.kernels import (
+    GPU_LIBRARIES,
+    Execution,
+    choose_execution,
+    cpu_flags,
+    gpu_names,
+    library_is_there,
+    why_no_gpu,
+)
+from textgen.training.throughput import measure_tokens_per_second
+from textgen.version import installed_version, required_version
 
-_WANTED = {"tensorflow": ">=2.21,<2.22", "keras": ">=3.15.1,<4"}
+_PACKAGES = ("tensorflow", "keras")
+_GPU_PACKAGES = {"cuda": "nvidia-cuda-runtime-cu12", "cudnn": "nvidia-cudnn-cu12"}
+_GPU_DEVICES = (Path("/proc/driver/nvidia/gpus"), Path("/dev/nvidia0"))
 _INSTRUCTION_SETS = (
     "avx2",
     "fma",
@@ -28,15 +42,15 @@ _INSTRUCTION_SETS = (
 def diagnose(
     config: RunConfig | None = None, vocab_size: int = 66, *, measure: bool = False
 ) -> dict[str, Any]:
-    """Look at the machine as training would.
+    """Report what training would use on this machine.
 
     Args:
-        config: Whose model and settings to look at; None: the defaults.
+        config: Model and settings of a run; None: the defaults.
         vocab_size: Number of token ids of that model.
-        measure: Also time training steps of each kernel that can run.
+        measure: Also measure the training throughput of each kernel that can run.
 
     Returns:
-        Plain values: `versions`, `gpu`, `cpu`, `layers` and, if asked for, `measured`.
+        Plain values: `versions`, `gpu`, `cpu`, `layers` and, with `measure`, `measured`.
     """
     config = config or RunConfig()
     findings = {
@@ -50,73 +64,51 @@ def diagnose(
     return findings
 
 
-def _versions() -> list[dict[str, str]]:
-    found = {name: _version(name) or "not found" for name in _WANTED}
-    python = {"name": "python", "found": platform.python_version(), "wanted": ">=3.11,<3.14"}
+def _versions() -> list[dict[str, str | None]]:
+    """Return the version of Python and of each package, and the versions that are supported."""
+    found = {name: installed_version(name) or "not found" for name in _PACKAGES}
     return [
-        python,
-        *({"name": name, "found": found[name], "wanted": _WANTED[name]} for name in _WANTED),
+        {"name": name, "found": version, "wanted": required_version(name)}
+        for name, version in [("python", platform.python_version()), *found.items()]
     ]
 
 
 def _gpu() -> dict[str, Any]:
-    import tensorflow as tf
-
-    from textgen.models.kernels import GPU_LIBRARIES, gpu_names, why_no_gpu
-
     build = tf.sysconfig.get_build_info()
     return {
         "built_with_cuda": tf.test.is_built_with_cuda(),
         "wanted": {"cuda": build.get("cuda_version"), "cudnn": build.get("cudnn_version")},
-        "found": {name: _found(name) for name in GPU_LIBRARIES},
-        "hardware": Path("/proc/driver/nvidia/gpus").exists() or Path("/dev/nvidia0").exists(),
+        "found": {name: _library_version(name) for name in GPU_LIBRARIES},
+        "hardware": any(path.exists() for path in _GPU_DEVICES),
         "visible": gpu_names(),
-        "blame": None if gpu_names() else why_no_gpu(),
+        "reason": None if gpu_names() else why_no_gpu(),
     }
 
 
-def _found(name: str) -> str | None:
-    """Return the version of a GPU library, `"yes"` if it has none to tell; None if missing."""
-    from textgen.models.kernels import library_is_there
-
+def _library_version(name: str) -> str | None:
+    """Return the version of a GPU library, `"yes"` if it is unknown, None without the library."""
     if not library_is_there(name):
         return None
-    package = {"cuda": "nvidia-cuda-runtime-cu12", "cudnn": "nvidia-cudnn-cu12"}.get(name)
-    return (package and _version(package)) or "yes"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+    package = _GPU_PACKAGES.get(name)
+    return (package and installed_version(package)) or "yes"
 
 
 def _instruction_sets() -> list[str]:
-    from textgen.models.kernels import cpu_flags
-
     flags = cpu_flags()
     return [name for name in _INSTRUCTION_SETS if name in flags]
 
 
 def _layers(config: RunConfig) -> list[dict[str, str | None]]:
-    """Return the kernel of each recurrent layer, and what to blame if a faster one would run."""
-    from textgen.models.kernels import choose_execution, why_no_gpu
-
-    asked, cell = config.training, config.model.cell
-    best = choose_execution(cell=cell)
-    blames = []
+    """Return the kernel of each recurrent layer, and why a faster one is not used."""
+    training, cell = config.training, config.model.cell
+    fastest = choose_execution(cell=cell)
+    reasons = []
     try:
-        execution = choose_execution(asked.kernel, asked.matmul_dtype, cell)
+        execution = choose_execution(training.kernel, training.matmul_dtype, cell)
     except DeviceError as error:
-        execution = best
-        blames.append(f"what the run asks for cannot run here: {error}")
-    if execution.kernel != best.kernel:
-        blames.append(f"--kernel {asked.kernel} was asked for")
-    elif execution.matmul_dtype != best.matmul_dtype:
-        blames.append(f"--matmul-dtype {asked.matmul_dtype} was asked for")
-    if best.kernel != "cudnn":
-        blames.append(f"cudnn: {why_no_gpu()}")
+        execution = fastest
+        reasons.append(f"the settings are unavailable on this machine: {error}")
+    reasons += _reasons(execution, fastest, training)
     return [
         {
             "name": f"{cell}_{i}",
@@ -124,21 +116,31 @@ def _layers(config: RunConfig) -> list[dict[str, str | None]]:
             "kernel_reason": execution.kernel_reason,
             "matmul_dtype": execution.matmul_dtype,
             "matmul_dtype_reason": execution.matmul_dtype_reason,
-            "blame": "; ".join(blames) or None,
+            "reason": "; ".join(reasons) or None,
         }
         for i in range(config.model.num_layers)
     ]
 
 
+def _reasons(execution: Execution, fastest: Execution, training: TrainingConfig) -> list[str]:
+    """Return the reasons why a kernel is slower than the fastest, and that slower than cuDNN."""
+    reasons = []
+    if execution.kernel != fastest.kernel:
+        reasons.append(f"`kernel={training.kernel}` was requested")
+    elif execution.matmul_dtype != fastest.matmul_dtype:
+        reasons.append(f"`matmul_dtype={training.matmul_dtype}` was requested")
+    if fastest.kernel != "cudnn":
+        reasons.append(f"cudnn: {why_no_gpu()}")
+    return reasons
+
+
 def _measure(
     model: ModelConfig, vocab_size: int, training: TrainingConfig
 ) -> list[dict[str, str | float]]:
-    from textgen.models.kernels import choose_execution
-    from textgen.training.throughput import measure_tokens_per_second
-
+    """Return the throughput of each kernel and dtype that can run on this machine."""
     rows: list[dict[str, str | float]] = []
-    for kernel in ("cudnn", "fused", "reference"):
-        for matmul_dtype in ("float32", "bfloat16", "float16"):
+    for kernel in get_args(ResolvedKernel):
+        for matmul_dtype in get_args(ResolvedDtype):
             try:
                 execution = choose_execution(kernel, matmul_dtype, model.cell)
             except DeviceError:

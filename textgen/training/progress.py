@@ -1,29 +1,30 @@
-"""How far a run has come: steps, seconds, and the best loss so far."""
+"""Training progress: steps, seconds, and the best validation loss so far."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-_KEPT = ("step", "best_loss", "best_step", "validations_since_best", "starting_seconds")
+_REQUIRED = ("step", "seconds")
+_STORED = ("step", "best_loss", "best_step", "validations_since_best", "starting_seconds")
 
 
 @dataclass
 class Progress:
-    """The part of training's state that is not a tensor; one object shared by the callbacks.
+    """The part of the training state that is not a tensor; one object, shared by the callbacks.
 
     Attributes:
-        total_steps: Steps of the whole run, if nothing ends it earlier.
+        total_steps: Steps of the whole run, unless a limit ends it earlier.
         tokens_per_step: Tokens that one step reads.
-        max_seconds: Wall-clock limit over all sittings; None: none.
+        max_seconds: Wall-clock limit of the run, interruptions excluded; None: no limit.
         clock: Returns monotonic seconds.
-        step: Optimizer steps done.
+        step: Optimizer steps taken.
         best_loss: Lowest validation loss so far, nats per token.
-        best_step: The step it was measured at.
+        best_step: The step at which it was measured.
         validations_since_best: Validations since then.
-        seconds_before: Training time of earlier sittings of this run.
-        starting_seconds: Time until the first step was done: what compiling takes is no
-            progress, and must not take the warm-up away.
+        seconds_before: Training time before the run was last resumed.
+        starting_seconds: Time until the first step was complete. It counts toward the limit and
+            not as progress: otherwise tracing would use up the warmup.
     """
 
     total_steps: int
@@ -43,39 +44,39 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Training time over all sittings."""
+        """Training time of the run, interruptions excluded."""
         return self.seconds_before + self.clock() - self._started
 
     @property
     def fraction(self) -> float:
-        """How much of the run is done, 0 to 1, by whichever limit is nearer."""
+        """Completed fraction of the run, 0 to 1, by the limit that is nearer."""
         return self.fraction_at(self.step)
 
     def fraction_at(self, step: int) -> float:
-        """Return how much of the run would be done if `step` steps were, at this time."""
+        """Return the fraction that would be complete after `step` steps at the present time."""
         done = step / self.total_steps
         if self.max_seconds is not None and self.step > 0:
-            left = self.max_seconds - self.starting_seconds
+            available = self.max_seconds - self.starting_seconds
             spent = self.seconds - self.starting_seconds
-            done = max(done, spent / left if left > 0 else 1.0)
+            done = max(done, spent / available if available > 0 else 1.0)
         return min(1.0, done)
 
     @property
     def seconds_left(self) -> float:
-        """How long the rest will take at the pace so far; 0 before the first step."""
+        """Estimated time until the run is complete; 0 before the first step."""
         done = self.fraction
         if self.step == 0 or done == 0:
             return 0.0
         return (self.seconds - self.starting_seconds) * (1 - done) / done
 
     def count_steps(self, steps: int) -> None:
-        """Take note of steps that are done."""
+        """Count steps that were taken."""
         if self.step == 0:
             self.starting_seconds = self.seconds
         self.step += steps
 
     def record_validation(self, loss: float) -> bool:
-        """Take note of a validation loss; return whether it is the best so far."""
+        """Record a validation loss, and return whether it is the best so far."""
         if loss < self.best_loss:
             self.best_loss, self.best_step = loss, self.step
             self.validations_since_best = 0
@@ -84,13 +85,33 @@ class Progress:
         return False
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what the next sitting needs, as plain values."""
-        kept = {name: getattr(self, name) for name in _KEPT}
-        return {**kept, "seconds": self.seconds}
+        """Return what is needed to resume, as plain values."""
+        return {**{name: getattr(self, name) for name in _STORED}, "seconds": self.seconds}
 
     def restore(self, values: dict[str, Any]) -> None:
-        """Take over what `to_dict` gave in an earlier sitting; the clock goes on from there."""
-        for name in _KEPT:
+        """Load what `to_dict` returned; the clock continues from the stored seconds."""
+        for name in _STORED:
             setattr(self, name, values.get(name, getattr(self, name)))
         self.seconds_before = values["seconds"]
         self._started = self.clock()
+
+
+def check_stored(values: Any) -> dict[str, Any]:
+    """Return `values` if they are what `Progress.to_dict` returns.
+
+    Args:
+        values: Plain values from a file.
+
+    Returns:
+        The same values.
+
+    Raises:
+        ValueError: They are not an object, a value is not a number, or a required one is missing.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"progress must be an object, not {values!r}")
+    for name in (*_REQUIRED, *(name for name in _STORED if name in values)):
+        value = values.get(name)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise ValueError(f"progress.{name} must be a number, not {value!r}")
+    return values

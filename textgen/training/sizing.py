@@ -1,20 +1,23 @@
-"""Settings for a corpus, a time and a machine: what `--preset auto` stands for.
+"""Settings for a corpus, a time limit and a machine: the rule of `--preset auto`.
 
-The rule follows trainings on three texts; `python -m benchmarks.sizing` holds it against presets
-made by hand (docs/experiments.md, 14). It knows numbers alone; the speed of the machine is
-measured by `training.throughput`.
+The rule follows trainings on three texts; `python -m benchmarks.sizing` compares it with presets
+made by hand (docs/experiments.md#auto-preset).
 """
 
+import logging
 import math
 from dataclasses import replace
 
 from textgen.config import ModelConfig, RunConfig
+from textgen.corpora import split_text
+from textgen.models.kernels import choose_execution, limit_threads
+from textgen.training import throughput
 
-# What `tokens_per_second` is measured with.
+# The model whose throughput is the measure of the machine.
 REFERENCE = RunConfig(model=ModelConfig(hidden_size=512, dropout=0.3))
 DEFAULT_MINUTES = 3.0
-# Of the training's settings, those that are chosen; the others stay as they were asked for.
-CHOSEN = (
+# The training settings that the rule chooses; all others stay as received.
+CHOSEN_SETTINGS = (
     "batch_size",
     "seq_len",
     "epochs",
@@ -25,84 +28,131 @@ CHOSEN = (
     "validate_every",
 )
 
-# tokens of a training that 512 units served best: 82 seconds on two cores
-_ANCHOR = 3.05e6
-_MOST_UNITS = 2048
-# starting, tracing and the last validation
+_CHARACTERS_PER_SUBWORD = 3.0
+# 512 units were the best size for a training on this many tokens: 82 seconds on two cores.
+_TOKENS_FOR_512_UNITS = 3.05e6
+_MIN_UNITS = 128
+_MAX_UNITS = 2048
+# Start-up, tracing and the last validation.
 _OVERHEAD_SECONDS = 8.0
-# A text is learned by heart after more passes, whatever is dropped.
-_MOST_PASSES = 40
-# So short a training gains nothing from a falling rate beside the average of the weights.
-_FEW_PASSES = 5
-# one costs what a 27th of a pass costs, where a tenth of the text is held out
-_MOST_VALIDATIONS = 15
+# Beyond this many epochs the model overfits regardless of dropout (#auto-preset-epochs).
+_MAX_EPOCHS = 40
+# With fewer epochs, a decaying learning rate gains nothing over an average of the weights
+# (#constant-rate-82s).
+_MIN_EPOCHS_FOR_DECAY = 5
+_MIN_VALIDATIONS = 3
+# With a tenth of the text held out, a validation costs as much as 1/27 of an epoch.
+_MAX_VALIDATIONS = 15
+
+_log = logging.getLogger("textgen")
+
+
+def size_to_fit(config: RunConfig, text: str) -> RunConfig:
+    """Return the settings of the preset `auto` for a text, a time limit and this machine.
+
+    Some training steps of a reference model are timed, which takes a few seconds.
+
+    Args:
+        config: Corpus, tokenizer, kernel, `matmul_dtype`, and `max_minutes` (3 if None).
+        text: The whole corpus.
+
+    Returns:
+        `config` with sizes, dropout, schedule and limits chosen.
+
+    Raises:
+        CorpusError: The text is too short to be split.
+        DeviceError: The kernel or dtype is unavailable on this machine.
+    """
+    training = config.training
+    limit_threads()
+    execution = choose_execution(training.kernel, training.matmul_dtype)
+    training_text, _ = split_text(text, config.corpus.validation_fraction)
+    is_char = config.tokenizer.tokenizer == "char"
+    vocab_size = len(set(text)) if is_char else config.tokenizer.vocab_size
+    tokens_per_second = throughput.measure_tokens_per_second(
+        REFERENCE.model, vocab_size, REFERENCE.training, execution
+    )
+    _log.info("auto: this machine trains 512 units on %s tokens/s", f"{tokens_per_second:,.0f}")
+    chosen = choose_settings(
+        num_tokens=round(len(training_text) / (1.0 if is_char else _CHARACTERS_PER_SUBWORD)),
+        vocab_size=vocab_size,
+        minutes=training.max_minutes or DEFAULT_MINUTES,
+        tokens_per_second=tokens_per_second,
+    )
+    settings = {name: getattr(chosen.training, name) for name in CHOSEN_SETTINGS}
+    return replace(config, model=chosen.model, training=replace(training, **settings))
 
 
 def choose_settings(
-    *, tokens: int, vocab_size: int, minutes: float, tokens_per_second: float
+    *, num_tokens: int, vocab_size: int, minutes: float, tokens_per_second: float
 ) -> RunConfig:
-    """Return the settings for a training.
+    """Return settings for a corpus, a time limit and a machine, without measuring anything.
 
     Args:
-        tokens: Of the training split.
+        num_tokens: Length of the training split.
         vocab_size: Number of token ids.
-        minutes: How long to train.
-        tokens_per_second: That `REFERENCE` trains on this machine, with this vocabulary.
+        minutes: Time limit.
+        tokens_per_second: Training throughput of `REFERENCE` on the machine, with this vocabulary.
 
     Returns:
         Sizes, dropout, schedule and limits; corpus and tokenizer are the defaults.
     """
     seconds = max(60 * minutes - _OVERHEAD_SECONDS, 30 * minutes)
-    operations = seconds * tokens_per_second * _operations(REFERENCE.model.hidden_size, vocab_size)
-    most = _MOST_PASSES * tokens
-    hidden_size = _units(operations, vocab_size, most)
-    trained = min(operations / _operations(hidden_size, vocab_size), most)
-    return _settings(hidden_size, trained / tokens, tokens, minutes)
+    reference_operations = _operations_per_token(REFERENCE.model.hidden_size, vocab_size)
+    operations = seconds * tokens_per_second * reference_operations
+    max_tokens = _MAX_EPOCHS * num_tokens
+    hidden_size = _choose_units(operations, vocab_size, max_tokens)
+    trained = min(operations / _operations_per_token(hidden_size, vocab_size), max_tokens)
+    return _settings(hidden_size, trained / num_tokens, num_tokens, minutes)
 
 
-def _operations(hidden_size: int, vocab_size: int) -> float:
-    """Return the multiplications and additions of a training step, a token."""
+def _operations_per_token(hidden_size: int, vocab_size: int) -> float:
+    """Return the multiplications and additions of a training step, per token."""
     return 18.0 * hidden_size**2 + 6.0 * hidden_size * vocab_size
 
 
-def _units(operations: float, vocab_size: int, most_tokens: int) -> int:
-    """Return the most units, in steps of 64, that so many operations train on enough tokens.
+def _choose_units(operations: float, vocab_size: int, max_tokens: int) -> int:
+    """Return the largest size, a multiple of 64, that `operations` train on enough tokens.
 
-    Enough grows with their cube: 512 units want three million tokens, 768 ten.
+    The number of tokens that is enough grows with the cube of the units: three million for 512
+    units, ten million for 768.
     """
-    units = 128
-    while units < _MOST_UNITS:
-        more = units + 64
-        trained = min(operations / _operations(more, vocab_size), most_tokens)
-        if trained < _ANCHOR * (more / 512) ** 3:
+    units = _MIN_UNITS
+    while units < _MAX_UNITS:
+        larger = units + 64
+        trained = min(operations / _operations_per_token(larger, vocab_size), max_tokens)
+        if trained < _TOKENS_FOR_512_UNITS * (larger / 512) ** 3:
             break
-        units = more
+        units = larger
     return units
 
 
-def _settings(hidden_size: int, passes: float, tokens: int, minutes: float) -> RunConfig:
-    """Return the settings of a training that has the time for so many passes."""
+def _settings(hidden_size: int, epochs: float, num_tokens: int, minutes: float) -> RunConfig:
+    """Return the settings of a training that has time for `epochs` epochs."""
     training = REFERENCE.training
-    steps = passes * tokens / (training.batch_size * training.seq_len)
+    steps = epochs * num_tokens / (training.batch_size * training.seq_len)
     return RunConfig(
         preset="auto",
         model=ModelConfig(
             embedding_dim=min(hidden_size, ModelConfig.embedding_dim),
             hidden_size=hidden_size,
-            dropout=_between(0.1, 0.05 + 0.1 * math.log2(max(passes, 1)), 0.5),
-            weight_drop=_between(0.0, 0.1 * math.log2(max(passes / 4, 1)), 0.3),
+            dropout=_clamp(0.05 + 0.1 * math.log2(max(epochs, 1)), 0.1, 0.5),
+            weight_drop=_clamp(0.1 * math.log2(max(epochs / 4, 1)), 0.0, 0.3),
         ),
         training=replace(
             training,
             max_minutes=minutes,
-            epochs=_MOST_PASSES if passes == _MOST_PASSES else None,
-            learning_rate=_between(1e-3, 4e-3 * (512 / hidden_size) ** 1.2, 4e-3),
-            schedule="constant" if passes < _FEW_PASSES else "cosine",
-            ema_decay=_between(0.9, 1 - 8 / max(steps, 1), 0.998),
-            validate_every=max(1, round(steps / _between(3, passes, _MOST_VALIDATIONS))),
+            epochs=_MAX_EPOCHS if epochs == _MAX_EPOCHS else None,
+            learning_rate=_clamp(4e-3 * (512 / hidden_size) ** 1.2, 1e-3, 4e-3),
+            schedule="constant" if epochs < _MIN_EPOCHS_FOR_DECAY else "cosine",
+            ema_decay=_clamp(1 - 8 / max(steps, 1), 0.9, 0.998),
+            validate_every=max(
+                1, round(steps / _clamp(epochs, _MIN_VALIDATIONS, _MAX_VALIDATIONS))
+            ),
         ),
     )
 
 
-def _between(least: float, value: float, most: float) -> float:
-    return round(min(most, max(least, value)), 4)
+def _clamp(value: float, minimum: float, maximum: float) -> float:
+    """Return `value` within its limits, rounded to four digits."""
+    return round(min(maximum, max(minimum, value)), 4)

@@ -1,48 +1,40 @@
-"""Training from a text to a run directory, and going on with one.
+"""Training from a text to a run directory, and resuming a run.
 
-The order of work: read and tokenize the corpus, and only when that has succeeded
-make the run directory; then build, compile and `fit`. This module knows how training
-goes and nothing of how its progress is shown: that comes in as callbacks.
+The corpus is read and tokenized first, and only then the run directory is created; the model is
+built, compiled and fitted by a `Session`. This module does NOT know how progress is shown: that
+comes in as callbacks.
 """
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import keras
-import numpy as np
-import tensorflow as tf
 
-from textgen.config import ModelConfig, RunConfig, TrainingConfig
+from textgen.config import ModelConfig, RunConfig, TrainingConfig, convert, require
 from textgen.corpora import (
     LanePlan,
     TokenizedCorpus,
     plan_lanes,
     read_corpus,
-    scoring_dataset,
     split_text,
     tokenize_corpus,
-    training_dataset,
 )
-from textgen.errors import ConfigError, DeviceError
+from textgen.errors import ConfigError
 from textgen.models.kernels import Execution, choose_execution, gpu_names, limit_threads
-from textgen.models.language_model import build_language_model
-from textgen.models.memory import available_bytes, require_memory, training_bytes
+from textgen.models.memory import available_bytes, require_memory
+from textgen.presets import require_applied
 from textgen.runs import RunDirectory, unused_run
 from textgen.tokenizers import Tokenizer, build_tokenizer
-from textgen.training.callbacks import StopOnInterrupt, training_callbacks
-from textgen.training.carried_state import CarriedStateModel
-from textgen.training.checkpoints import load_checkpoint, save_checkpoint
-from textgen.training.environment import describe_environment
-from textgen.training.optimizer import make_optimizer
-from textgen.training.progress import Progress
-from textgen.training.stretches import FitStretch, fit_stretches, steps_per_call
+from textgen.training.session import Session, build_session
 
 _log = logging.getLogger("textgen")
 
-# the position in the corpus and what a checkpoint holds depend on these
-_LASTING = (
+# The position in the corpus and the variables in a checkpoint depend on these.
+_FIXED_FOR_A_RUN = (
     "batch_size",
     "seq_len",
     "seq_len_jitter",
@@ -60,39 +52,43 @@ def train(
     text: str | None = None,
     overwrite: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    clock: Callable[[], float] = time.monotonic,
 ) -> RunDirectory:
     """Train a language model and return its run directory.
 
-    With `epochs` as the limit the same seed gives the same weights on one machine; with
-    `max_minutes` the learning rate follows the clock. On a CPU TensorFlow's threads are
-    set for the fused kernel, if they have not started; Keras's global seed is set.
+    With `epochs` as the limit, the same seed gives the same weights on one machine; with
+    `max_minutes` the learning rate follows the clock. On a CPU, TensorFlow's threads are
+    configured for the fused kernel, unless they have started. Keras's global seed is set.
 
     Args:
         config: All settings.
-        run_dir: Where the run goes; None: a free name under `runs/`.
-        text: The corpus itself; `config.corpus.sources` is then only what it is called.
-        overwrite: Replace the run that lies at `run_dir`.
+        run_dir: Path of the run; None: a free name under `runs/`.
+        text: The corpus itself; `config.corpus.sources` then only names it.
+        overwrite: Replace an existing run at `run_dir`.
         callbacks: Keras callbacks of your own. They find `loss` (nats per token) and
             `bits_per_char` in the logs, `val_loss` and `val_bits_per_char` after a
             validation, and the network at `self.model.language_model`. A "batch" is up to
-            ten steps of a small model; `self.model.progress.step` has the true count.
+            ten steps of a small model; `self.model.progress.step` is the number of steps.
+        clock: Returns monotonic seconds, from which `max_minutes` is measured.
 
     Returns:
         The run, with the best weights by validation loss.
 
     Raises:
+        ConfigError: An argument has the wrong type, or a setting does not fit the text.
         CorpusError: The text cannot be read or is too short.
-        ConfigError: A setting does not fit the text.
-        DeviceError: The kernel, the precision or the size cannot be had here.
-        RunError: `run_dir` holds something else.
-        TokenizerError: A vocabulary cannot be made from the text.
-        TrainingError: The loss is no longer a number.
+        DeviceError: The kernel or dtype is unavailable, or the model does not fit in memory.
+        RunError: `run_dir` contains something else.
+        TokenizerError: No vocabulary can be built from the text.
+        TrainingError: The loss is not finite.
         KeyboardInterrupt: Ctrl-C; the run is saved and can be resumed.
     """
+    _check_train_arguments(config, run_dir, text, overwrite, callbacks)
+    require_applied(config)
     run = unused_run(config.corpus.sources) if run_dir is None else RunDirectory(Path(run_dir))
     run.check_free(overwrite=overwrite)
     execution = _choose_execution(config)
-    tokenizer, corpus = _prepare(config, text)
+    tokenizer, corpus = _tokenize(config, text)
     plan = _plan(config.training, corpus)
     _require_memory(config.model, tokenizer, plan)
     run.create(overwrite=overwrite)
@@ -101,11 +97,12 @@ def train(
         run.write_config(config)
         run.write_tokenizer(tokenizer)
         run.write_corpus(corpus)
-        return _Session(run, config, tokenizer, corpus, plan, execution).fit(callbacks)
+        build_session(run, config, tokenizer, corpus, plan, execution, clock=clock).fit(callbacks)
     except BaseException:
         if not run.checkpoint_path.exists() and not run.weights_path.exists():
             run.remove()
         raise
+    return run
 
 
 def resume(
@@ -113,58 +110,103 @@ def resume(
     *,
     training: TrainingConfig | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    clock: Callable[[], float] = time.monotonic,
 ) -> RunDirectory:
-    """Go on with a run exactly where its last checkpoint stands.
+    """Resume a run exactly where its last checkpoint was saved.
 
     Args:
-        run_dir: The run.
+        run_dir: Path of the run.
         training: New training settings, for example more epochs; None: the run's own.
-            Batch size, window length and seed must stay.
+            Those that determine the position in the corpus cannot change, such as the batch
+            size, the window length and the seed.
         callbacks: Keras callbacks of your own.
+        clock: Returns monotonic seconds, from which `max_minutes` is measured.
 
     Returns:
         The run.
 
     Raises:
-        RunError: There is no run, or no checkpoint in it, or it is damaged.
-        ConfigError: A setting was changed that cannot change within a run.
+        RunError: There is no run, or it has no checkpoint, or it is damaged.
+        ConfigError: An argument has the wrong type, or a setting was changed that cannot change
+            within a run.
         KeyboardInterrupt: Ctrl-C; the run is saved and can be resumed.
     """
+    convert(run_dir, str, "run_dir")
+    convert(training, TrainingConfig | None, "training")
+    _check_callbacks(callbacks)
     run = RunDirectory(Path(run_dir))
+    session = _load_session(run, training, clock)
+    if session.progress.fraction >= 1:
+        _log.info("the run is complete; raise `epochs` or `max_minutes` to train further")
+        return run
+    _log.info("resuming at step %s", f"{session.progress.step:,}")
+    run.write_config(session.config)
+    session.fit(callbacks)
+    return run
+
+
+def _check_train_arguments(
+    config: object, run_dir: object, text: object, overwrite: object, callbacks: object
+) -> None:
+    """Raise `ConfigError` unless the arguments of `train` have the documented types."""
+    if not isinstance(config, RunConfig):
+        raise ConfigError(
+            f"`config` must be a RunConfig. Received: {_shown(config)}. "
+            'A file is named in it: RunConfig(corpus=CorpusConfig(sources=["tale.txt"])).'
+        )
+    convert(run_dir, str | None, "run_dir")
+    # `convert` would take a path for a text.
+    require(text is None or isinstance(text, str), "text", "a text, or None", _shown(text))
+    convert(overwrite, bool, "overwrite")
+    _check_callbacks(callbacks)
+
+
+def _check_callbacks(callbacks: object) -> None:
+    expected = "a list of keras.callbacks.Callback"
+    require(isinstance(callbacks, list | tuple), "callbacks", expected, _shown(callbacks))
+    for callback in cast(Sequence[object], callbacks):
+        is_callback = isinstance(callback, keras.callbacks.Callback)
+        require(is_callback, "callbacks", expected, _shown(callback))
+
+
+def _shown(value: object) -> str:
+    return f"{value!r} ({type(value).__name__})"
+
+
+def _load_session(
+    run: RunDirectory, training: TrainingConfig | None, clock: Callable[[], float]
+) -> Session:
+    """Return the session of a run at its last checkpoint, with new training settings."""
     config = run.read_config()
     if training is not None:
-        _refuse_changes(config.training, training)
+        _require_fixed(config.training, training)
         config = replace(config, training=training)
     execution = _choose_execution(config)
     tokenizer, corpus = run.read_tokenizer(), run.read_corpus()
     plan = _plan(config.training, corpus)
-    session = _Session(run, config, tokenizer, corpus, plan, execution)
+    session = build_session(run, config, tokenizer, corpus, plan, execution, clock=clock)
     session.restore()
-    if session.progress.fraction >= 1:
-        _log.info("the run is finished: pass more --epochs or --max-minutes to go on")
-        return run
-    _log.info("going on at step %s", f"{session.progress.step:,}")
-    run.write_config(config)
-    return session.fit(callbacks)
+    return session
 
 
-def _refuse_changes(old: TrainingConfig, new: TrainingConfig) -> None:
-    for name in _LASTING:
+def _require_fixed(old: TrainingConfig, new: TrainingConfig) -> None:
+    """Raise `ConfigError` if a setting differs that cannot change within a run."""
+    for name in _FIXED_FOR_A_RUN:
         if getattr(old, name) != getattr(new, name):
             raise ConfigError(
-                f"`{name}` cannot change within a run: it was {getattr(old, name)}. "
-                f"Received: {getattr(new, name)}. Leave it out, or train anew."
+                f"`{name}` cannot change within a run and must be {getattr(old, name)}. "
+                f"Received: {getattr(new, name)}. Leave it out, or start a new run."
             )
 
 
-def _prepare(config: RunConfig, text: str | None) -> tuple[Tokenizer, TokenizedCorpus]:
-    """Read the corpus, make its tokenizer, and encode both splits."""
+def _tokenize(config: RunConfig, text: str | None) -> tuple[Tokenizer, TokenizedCorpus]:
+    """Read the corpus, build its tokenizer, and encode both splits."""
     text = read_corpus(config.corpus) if text is None else text
     training_text, validation_text = split_text(text, config.corpus.validation_fraction)
     tokenizer = build_tokenizer(config.tokenizer, training_text, text)
     corpus = tokenize_corpus(training_text, validation_text, tokenizer, config.tokenizer)
     _log.info(
-        "corpus: %s characters to train on, %s to validate; vocabulary of %s",
+        "corpus: %s characters for training, %s for validation; vocabulary of %s",
         f"{corpus.train_characters:,}",
         f"{corpus.validation_characters:,}",
         f"{tokenizer.vocab_size:,}",
@@ -182,19 +224,23 @@ def _plan(config: TrainingConfig, corpus: TokenizedCorpus) -> LanePlan:
 
 
 def _choose_execution(config: RunConfig) -> Execution:
-    """Decide how to compute, and say so; the threads must be set before the first device is."""
-    asked = config.training
-    if asked.kernel != "reference" and not limit_threads():
-        _log.info("TensorFlow had started its threads already: training may be slower")
-    execution = choose_execution(asked.kernel, asked.matmul_dtype, config.model.cell)
+    """Choose and log the kernel. Threads can only be set before TensorFlow starts its own."""
+    training = config.training
+    if training.kernel != "reference" and not limit_threads():
+        _log.info("TensorFlow has already started its threads: training may be slower")
+    execution = choose_execution(training.kernel, training.matmul_dtype, config.model.cell)
     _log.info("kernel: %s (%s)", execution.kernel, execution.kernel_reason)
     _log.info("matmul_dtype: %s (%s)", execution.matmul_dtype, execution.matmul_dtype_reason)
     return execution
 
 
 def _require_memory(config: ModelConfig, tokenizer: Tokenizer, plan: LanePlan) -> None:
+    """Raise `DeviceError` if training exceeds the main memory.
+
+    On a GPU, TensorFlow reports exhaustion itself.
+    """
     if gpu_names():
-        return  # the free memory of a GPU is TensorFlow's to tell, when it is taken
+        return
     require_memory(
         config,
         tokenizer.vocab_size,
@@ -202,120 +248,3 @@ def _require_memory(config: ModelConfig, tokenizer: Tokenizer, plan: LanePlan) -
         seq_len=plan.seq_len,
         available=available_bytes(),
     )
-
-
-class _Session:
-    """One sitting of a run: the compiled model and all it is fitted with."""
-
-    def __init__(
-        self,
-        run: RunDirectory,
-        config: RunConfig,
-        tokenizer: Tokenizer,
-        corpus: TokenizedCorpus,
-        plan: LanePlan,
-        execution: Execution,
-    ):
-        self.run, self.config, self.tokenizer = run, config, tokenizer
-        self.corpus, self.plan, self.execution = corpus, plan, execution
-        training = config.training
-        self.progress = Progress(
-            total_steps=training.total_steps(plan.steps_per_epoch),
-            tokens_per_step=plan.batch_size * plan.seq_len,
-            max_seconds=training.max_minutes and 60 * training.max_minutes,
-        )
-        self.validation, lanes = scoring_dataset(corpus.validation, tokenizer.start_id)
-        keras.utils.set_random_seed(training.seed)
-        language_model = build_language_model(
-            config.model, tokenizer.vocab_size, seed=training.seed, execution=execution
-        )
-        if config.model.dense_bias == "frequencies":
-            counts = np.bincount(corpus.train, minlength=tokenizer.vocab_size)
-            language_model.init_dense_bias(counts)
-        self.model = CarriedStateModel(
-            language_model,
-            training,
-            corpus,
-            batch_size=plan.batch_size,
-            validation_lanes=lanes,
-            progress=self.progress,
-        )
-        optimizer = make_optimizer(training, execution.matmul_dtype)
-        self.model.compile(
-            optimizer=optimizer,
-            jit_compile=False,
-            steps_per_execution=steps_per_call(config.model, plan, execution),
-        )
-        self.model.optimizer.build(language_model.trainable_variables)
-
-    def restore(self) -> None:
-        """Take over the checkpoint, and drop what the log holds beyond it."""
-        load_checkpoint(
-            self.run.checkpoint_path, self.model, self.progress, self.tokenizer.fingerprint()
-        )
-        self.run.keep_metrics_until(self.progress.step)
-
-    def fit(self, callbacks: Sequence[keras.callbacks.Callback]) -> RunDirectory:
-        """Train to the end, to a limit, or to Ctrl-C."""
-        training = self.config.training
-        interval = training.validation_interval(self.plan.steps_per_epoch)
-        interrupt = StopOnInterrupt()
-        own = training_callbacks(
-            config=training,
-            run=self.run,
-            tokenizer=self.tokenizer,
-            corpus=self.corpus,
-            steps_per_epoch=self.plan.steps_per_epoch,
-            interval=interval,
-            progress=self.progress,
-        )
-        self.run.write_environment(describe_environment(self.execution, training.seed))
-        try:
-            with interrupt.listening():
-                for stretch in fit_stretches(
-                    self.progress.step, self.progress.total_steps, interval
-                ):
-                    self._fit_stretch(stretch, [*own, *callbacks, interrupt])
-                    if self.model.stop_training:
-                        break
-        except KeyboardInterrupt:
-            if interrupt.state_is_whole:
-                self._save_unfinished()
-            raise
-        except tf.errors.ResourceExhaustedError as error:
-            raise self._out_of_memory() from error
-        return self.run
-
-    def _fit_stretch(self, stretch: FitStretch, callbacks) -> None:
-        counted = stretch.counted_steps(self.model.steps_per_execution)
-        first_step = self.progress.step
-        self.model.fit(
-            # Keras begins the data anew where it believes that they have ended
-            training_dataset(self.corpus.train, self.plan, first_step, first_step + counted),
-            initial_epoch=stretch.initial_epoch,
-            epochs=stretch.epochs,
-            steps_per_epoch=stretch.steps,
-            validation_data=self.validation,
-            shuffle=False,
-            callbacks=callbacks,
-            verbose=0,
-        )
-
-    def _out_of_memory(self) -> DeviceError:
-        size = training_bytes(
-            self.config.model, self.tokenizer.vocab_size, self.progress.tokens_per_step
-        )
-        return DeviceError(
-            f"Out of memory with batch_size {self.plan.batch_size} and seq_len "
-            f"{self.plan.seq_len}; a step takes about {size / 2**30:.1f} GiB. "
-            "Lower --batch-size, --seq-len or --hidden-size."
-        )
-
-    def _save_unfinished(self) -> None:
-        """Save where training stands; weights too if no validation has written any yet."""
-        fingerprint = self.tokenizer.fingerprint()
-        save_checkpoint(self.run.checkpoint_path, self.model, self.progress, fingerprint)
-        if not self.run.weights_path.exists():
-            self.model.put_average_in()
-            weights = self.model.language_model.model_weights()
-            self.run.write_weights(weights, self.tokenizer)
