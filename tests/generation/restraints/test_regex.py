@@ -1,4 +1,4 @@
-"""Properties of texts that must match a regular expression."""
+"""Regular expressions, compared with Python's `re.fullmatch`."""
 
 import re
 from functools import cache
@@ -55,8 +55,8 @@ def tokenizer(name):
     return char_tokenizer() if name == "char" else subword_tokenizer(name)
 
 
-def write(constraint, seed, limit=None):
-    """Draw from random logits as a generator would; return the token ids."""
+def generate(constraint, seed, limit=None):
+    """Draw from random logits as generation does; return the token ids."""
     state, rng, token_ids = constraint.start(), np.random.default_rng(seed), []
     while not state.finished and len(token_ids) < (limit or constraint.max_new_tokens):
         logits = state.allow(rng.normal(0, 3, (1, constraint.vocab_size)).astype(np.float32))
@@ -66,7 +66,7 @@ def write(constraint, seed, limit=None):
 
 
 def fits(constraint, token_ids):
-    """Whether the constraint lets these tokens come, one behind the other."""
+    """Whether the constraint allows these tokens, in this order."""
     state = constraint.start()
     for token_id in token_ids:
         allowed = state.allow(np.zeros((1, constraint.vocab_size), np.float32))[0]
@@ -78,10 +78,12 @@ def fits(constraint, token_ids):
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("name", ["char", "english", "chinese"])
-def test_every_written_text_matches_as_a_whole(name, pattern):
+def test_every_generated_text_matches_as_a_whole(name, pattern):
     if name == "char" and "а-я" in pattern:
         pattern = r"[é-ü]{2}"
-    texts = [tokenizer(name).decode(write(constraint(name, pattern), seed)) for seed in range(40)]
+    texts = [
+        tokenizer(name).decode(generate(constraint(name, pattern), seed)) for seed in range(40)
+    ]
     assert all(re.fullmatch(pattern, text) for text in texts)
     assert len(set(texts)) > 1 or pattern.startswith(("(?x)", "^x"))
 
@@ -89,27 +91,27 @@ def test_every_written_text_matches_as_a_whole(name, pattern):
 @pytest.mark.parametrize("pattern", ["[一-龥]{3}", "[😀-🙏]{2}", r"[^a]{3}", "(a|ab|é)(c|bcd)?"])
 @pytest.mark.parametrize("name", ["english", "chinese"])
 @pytest.mark.parametrize("over", [0, 1])
-def test_a_budget_that_is_just_enough_is_enough(name, pattern, over):
-    fewest = next(n for n in range(1, 30) if _compiles(name, pattern, n))
+def test_the_smallest_sufficient_number_of_tokens_is_sufficient(name, pattern, over):
+    fewest = next(n for n in range(1, 30) if compiles(name, pattern, n))
     for seed in range(30):
-        token_ids = write(constraint(name, pattern, fewest + over), seed)
+        token_ids = generate(constraint(name, pattern, fewest + over), seed)
         assert re.fullmatch(pattern, tokenizer(name).decode(token_ids))
         assert fewest <= len(token_ids) <= fewest + over
 
 
-def test_the_budget_counts_tokens_and_says_how_many_it_takes():
-    with pytest.raises(ConfigError, match=r"at least 12.*--max-new-tokens 12") as error:
+def test_too_few_tokens_are_refused_with_the_number_that_suffices():
+    with pytest.raises(ConfigError, match=r"at least 12.*`max_new_tokens` to 12") as error:
         RegexConstraint.compile("[a-z]{12}", char_tokenizer(), 11)
     assert "\n" not in str(error.value)
-    token_ids = write(RegexConstraint.compile("[a-z]{12}", char_tokenizer(), 12), 0)
+    token_ids = generate(RegexConstraint.compile("[a-z]{12}", char_tokenizer(), 12), 0)
     assert len(token_ids) == 12
-    # an emoji that no piece has is four bytes
+    # An emoji that is in no piece takes four bytes.
     with pytest.raises(ConfigError, match="at least 8"):
         RegexConstraint.compile("[😀-🙏]{2}", subword_tokenizer("english"), 7)
 
 
 @pytest.mark.parametrize("pattern", ["(a|ab)(c|bcd)?", "b*a{0,2}", "[^b]?c|d+", "a+?b??|cc"])
-def test_exactly_the_matching_texts_may_be_written(pattern):
+def test_exactly_the_matching_texts_are_allowed(pattern):
     letters = CharTokenizer("abcd")
     compiled = RegexConstraint.compile(pattern, letters, 4)
     for length in range(1, 5):
@@ -126,21 +128,21 @@ def test_exactly_the_matching_texts_may_be_written(pattern):
 @given(text=st.from_regex(r"[a-z]{1,6}( [a-z]{1,6}){0,2}[.!]", fullmatch=True))
 @settings(deadline=None, max_examples=60)
 @pytest.mark.parametrize("name", ["char", "english"])
-def test_a_text_that_matches_may_be_written_in_its_own_tokens(name, text):
+def test_a_matching_text_is_allowed_in_its_own_tokens(name, text):
     compiled = constraint(name, r"[a-z]{1,6}( [a-z]{1,6}){0,2}[.!]")
     assert fits(compiled, tokenizer(name).encode(text).tolist())
 
 
-def test_characters_come_in_pieces_and_whole():
+def test_characters_are_allowed_whole_and_in_byte_pieces():
     pieces = subword_tokenizer("chinese")
     compiled = constraint("chinese", "[一-龥]{5}")
-    lengths = {len(write(compiled, seed)) for seed in range(40)}
+    lengths = {len(generate(compiled, seed)) for seed in range(40)}
     assert min(lengths) < 15
     assert fits(compiled, [i for c in "木火土金水" for i in pieces.encode(c).tolist()])
     assert not fits(compiled, pieces.encode("木火x").tolist())
 
 
-def test_a_text_is_finished_where_nothing_can_follow_and_goes_on_where_something_can():
+def test_a_text_is_finished_where_nothing_can_follow_and_continues_elsewhere():
     ended = constraint("char", r"[A-Z][a-z]+\.").start()
     for token_id in char_tokenizer().encode("Ab.").tolist():
         assert not ended.finished
@@ -150,10 +152,10 @@ def test_a_text_is_finished_where_nothing_can_follow_and_goes_on_where_something
     assert (ended.allow(logits) == logits).all()
     ended.advance(0)
     assert ended.finished
-    assert len(write(constraint("char", "[a-z ]+"), 3)) == 40
+    assert len(generate(constraint("char", "[a-z ]+"), 3)) == 40
 
 
-def test_what_is_allowed_keeps_its_logit_and_its_dtype():
+def test_allowed_tokens_keep_their_logits_and_the_dtype():
     state = constraint("char", "[ab]+").start()
     logits = np.random.default_rng(0).normal(size=(1, char_tokenizer().vocab_size))
     before = logits.copy()
@@ -165,31 +167,31 @@ def test_what_is_allowed_keeps_its_logit_and_its_dtype():
     assert state.allow(logits.astype(np.float32)).dtype == np.float32
 
 
-def test_banned_tokens_do_not_come_and_count_as_missing():
+def test_banned_tokens_are_forbidden_and_count_as_missing():
     letters = CharTokenizer("abc", unk=True)
     assert RegexConstraint.compile("[^c]+", letters, 5).move_token.max() == 1
     a = int(letters.encode("a")[0])
     longer = RegexConstraint.compile("a|bb", letters, 5, banned_ids=[a])
-    assert letters.decode(write(longer, 0)) == "bb"
+    assert letters.decode(generate(longer, 0)) == "bb"
     with pytest.raises(ConfigError, match="matches none"):
         RegexConstraint.compile("a+", letters, 5, banned_ids=[a])
     state = RegexConstraint.compile("a", letters, 5).start()
     logits = np.zeros((1, 4), np.float32)
     logits[0, a] = -np.inf
-    with pytest.raises(ConfigError, match="--ban"):
+    with pytest.raises(ConfigError, match="`ban`"):
         state.allow(logits)
 
 
 @pytest.mark.parametrize("pattern", ["[а-я]+", "", "[a-z&&0-9]", "x😀", "\\n*é{0}"])
-def test_a_pattern_that_no_token_can_write_is_refused(pattern):
+def test_a_pattern_that_the_tokens_cannot_match_is_refused(pattern):
     with pytest.raises(ConfigError, match="which matches none") as error:
         RegexConstraint.compile(pattern, CharTokenizer("abcdefgh"), 100)
     assert "\n" not in str(error.value)
 
 
-def test_a_branch_that_cannot_be_written_leaves_the_others():
+def test_a_branch_that_the_tokens_cannot_match_leaves_the_others():
     compiled = RegexConstraint.compile("c東|c(at|é)|dog", CharTokenizer("acdgot"), 9)
-    texts = {CharTokenizer("acdgot").decode(write(compiled, seed)) for seed in range(30)}
+    texts = {CharTokenizer("acdgot").decode(generate(compiled, seed)) for seed in range(30)}
     assert texts == {"cat", "dog"}
 
 
@@ -203,19 +205,19 @@ def test_an_invalid_pattern_is_refused_in_one_line(pattern):
     assert "\n" not in str(error.value)
 
 
-def test_anchors_around_the_whole_pattern_change_nothing():
+def test_anchors_around_the_whole_pattern_have_no_effect():
     letters = CharTokenizer("ab$^")
     for pattern, text in [("^ab$", "ab"), (r"a\$", "a$"), (r"\^a$", "^a"), (r"ab|b$", "ab")]:
         assert fits(RegexConstraint.compile(pattern, letters, 4), letters.encode(text).tolist())
 
 
 @pytest.mark.parametrize("pattern", [r"\w{1,500}", r"(\w{1,20} ){1,20}", ".{0,9000}"])
-def test_a_pattern_that_would_take_minutes_is_refused_at_once(pattern):
+def test_a_pattern_that_would_take_minutes_is_refused_immediately(pattern):
     with pytest.raises(ConfigError, match="must stay below 35,000 states"):
         RegexConstraint.compile(pattern, CharTokenizer("ab"), 9)
 
 
-def test_misuse_is_refused():
+def test_logits_of_another_shape_and_forbidden_tokens_are_refused():
     state = constraint("char", "[ab]+").start()
     with pytest.raises(ConfigError, match="shape"):
         state.allow(np.zeros((2, char_tokenizer().vocab_size)))
@@ -223,7 +225,7 @@ def test_misuse_is_refused():
         state.advance(0)
 
 
-def _compiles(name, pattern, max_new_tokens):
+def compiles(name, pattern, max_new_tokens):
     try:
         return bool(constraint(name, pattern, max_new_tokens))
     except ConfigError:
