@@ -78,13 +78,16 @@ def write_if_possible(path: Path, content: bytes) -> None:
 
 
 def read_regular_file(path: Path, *, max_bytes: int, missing: str, remedy: str = _REMEDY) -> bytes:
-    """Return the content of a regular file.
+    """Read a regular file.
 
     Args:
         path: The file.
         max_bytes: Largest accepted size; a larger file is refused before it is read.
         missing: Message of the error if there is no file.
         remedy: What to do about a damaged file, as the last sentence of the error.
+
+    Returns:
+        The content.
 
     Raises:
         RunError: The file is missing, too large, not a regular file, or cannot be read.
@@ -169,12 +172,15 @@ def read_safetensors(
 
 
 def require_known_schema(path: Path | str, received: object, newest: int) -> int:
-    """Return the schema version of a file that this program can read.
+    """Check the schema version of a file.
 
     Args:
         path: The file, for the message.
         received: What the file has as its `schema_version`: an integer, or its digits.
         newest: The latest schema that this program knows.
+
+    Returns:
+        The version.
 
     Raises:
         RunError: The version is missing, not a number, or later than `newest`.
@@ -208,18 +214,12 @@ def tensors_sha256(tensors: Mapping[str, NDArray[np.generic]]) -> str:
     return digest.hexdigest()
 
 
-def safetensors_metadata(data: bytes) -> dict[str, str]:
-    """Return the metadata of a safetensors file: eight bytes of length, then JSON."""
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    return dict(header["__metadata__"])
-
-
 _BINARY: int = getattr(os, "O_BINARY", 0)
 
 
 @cache
 def _note_unwritable(path: Path, reason: str) -> None:
-    _log.warning("%s cannot be written (%s). Its content is used, but not stored.", path, reason)
+    _log.warning("%s cannot be written (%s): its content is used, but not stored", path, reason)
 
 
 def _require_regular(path: Path, missing: str, remedy: str) -> None:
