@@ -1,8 +1,8 @@
 """The network and its weights: Embedding, recurrent layers, Dense, with explicit state.
 
-`weights` holds the weights as NumPy arrays, `weights_file` their file; both import no
-TensorFlow. `language_model`, `block` and `recurrent` are the Keras side. Nothing here knows of
-text, of corpora or of how training goes.
+`weights` has the weights as NumPy arrays and `weights_file` their file; both import no
+TensorFlow. `language_model`, `block` and `recurrent` are the Keras model, `kernels` and `layout`
+how it is computed. Nothing here knows text, corpora or how training works.
 """
 
 from textgen.models.weights import LayerWeights, ModelWeights

@@ -1,33 +1,40 @@
-"""A recurrent layer with all that stands around it: norm, output gate, residual, dropout."""
+"""A recurrent layer with its layer normalization, output gate, residual connection and dropout."""
+
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from textgen.arrays import Float32Array
 from textgen.config import ModelConfig
 from textgen.models.kernels import Execution
 from textgen.models.output_gate import OutputGate
 from textgen.models.recurrent import RecurrentLayer
 from textgen.models.weights import NORM_EPSILON, LayerWeights, NormWeights, OutputGateWeights
 
+# Names in `LayerWeights`, in the order of the Keras layer's weights.
+_GATE = ("input_kernel", "recurrent_kernel", "bias")
+_NORM = ("scale", "offset")
+
 
 class Block(keras.layers.Layer):
-    """One of the `num_layers` of a language model.
+    """One of the `num_layers` layers of a language model.
+
+    Its windows have the layout of the execution.
 
     Args:
         config: Sizes, parts and dropout.
         index: Which of the layers it is, from 0.
         execution: How it is computed.
-        seed: Seed of the initial weights and of dropout; it takes up to 10 from there.
-
-    Its layout is that of the kernel: `[time, features, batch]` for the fused ones, else
-    `[batch, time, features]`.
+        seed: First of the seeds, up to 10, of the initial weights and of dropout.
     """
 
     def __init__(self, config: ModelConfig, index: int, *, execution: Execution, seed: int):
         super().__init__(name=f"block_{index}")
         size = config.hidden_size
-        self.fused = execution.kernel == "fused"
-        self.inputs = config.embedding_dim if index == 0 else size
+        self.layout = execution.layout
+        self.input_size = config.embedding_dim if index == 0 else size
         self.adds_input = config.residual and index > 0
         self.recurrent = RecurrentLayer(
             size,
@@ -41,24 +48,30 @@ class Block(keras.layers.Layer):
         )
         self.norm = self.output_gate = None
         if config.layer_norm and index > 0:
-            axis = 1 if self.fused else 2
-            self.norm = keras.layers.LayerNormalization(axis, epsilon=NORM_EPSILON, name="norm")
+            self.norm = keras.layers.LayerNormalization(
+                self.layout.feature_axis, epsilon=NORM_EPSILON, name="norm"
+            )
         if config.output_gate:
             self.output_gate = OutputGate(
-                size, features_first=self.fused, seed=seed + 3, name="output_gate"
+                size, layout=self.layout, seed=seed + 3, name="output_gate"
             )
         self.dropout = keras.layers.Dropout(
-            _dropout(config, index), noise_shape=locked(execution), seed=seed + 5
+            _dropout(config, index), noise_shape=self.layout.locked_noise_shape, seed=seed + 5
         )
 
-    def build(self, *_) -> None:
-        """Make the weights."""
-        self.recurrent.build((None, None, self.inputs))
+    def build(self, *_: Any) -> None:
+        """Create the weights."""
+        shape = self.layout.shape(self.input_size)
+        self.recurrent.build(shape)
         if self.norm is not None:
-            self.norm.build((None, self.inputs, None) if self.fused else (None, None, self.inputs))
+            self.norm.build(shape)
         if self.output_gate is not None:
-            self.output_gate.build(self.inputs)
+            self.output_gate.build(self.input_size)
         self.built = True
+
+    def recurrent_kernel(self, training: bool = False) -> tf.Tensor:
+        """Return the recurrent kernel of one step; see `RecurrentLayer.recurrent_kernel`."""
+        return self.recurrent.recurrent_kernel(training)
 
     def call(
         self,
@@ -67,41 +80,41 @@ class Block(keras.layers.Layer):
         recurrent_kernel: tf.Tensor,
         *,
         embeddings: tf.Tensor | None = None,
-        products: tf.DType | None = None,
+        matmul_dtype: tf.DType | None = None,
         training: bool = False,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Run the block over a window.
 
         Args:
-            x: What the block below passes on, in the layout of the kernel; or, with
-                `embeddings`, one-hot columns of tokens.
+            x: Output of the block below, a window of `input_size` features; with `embeddings`,
+                one-hot columns of `vocab_size` features.
             state: `[batch, state_size]` float32.
-            recurrent_kernel: Of this step, from `RecurrentLayer.recurrent_kernel`.
+            recurrent_kernel: Of this step, from `recurrent_kernel`.
             embeddings: `[vocab_size, embedding_dim]`, multiplied into the kernels that read
-                one-hot columns; None: `x` holds features.
-            products: Dtype of the matrix products of the fused kernels.
-            training: Whether dropout acts.
+                one-hot columns; None: `x` contains features.
+            matmul_dtype: Dtype of the fused kernel's matrix products.
+            training: Whether dropout is active.
 
         Returns:
-            What the block passes on, in the layout of `x`, and the next state.
+            The output, a window of `hidden_size` features, and the next state, `[batch,
+            state_size]`; both float32.
         """
         inputs = x if self.norm is None else self.norm(x)
-        outputs, last = self._run(inputs, state, recurrent_kernel, embeddings, products)
-        if self.output_gate is not None:
-            before = state[:, : outputs.shape[1 if self.fused else 2]]
-            kernel = _through(embeddings, self.output_gate.kernel)
-            outputs = self.output_gate(inputs, outputs, before, kernel)
-        outputs = self.dropout(outputs, training=training)
-        return (outputs + tf.cast(x, outputs.dtype) if self.adds_input else outputs), last
-
-    def _run(self, inputs, state, recurrent_kernel, embeddings, products):
-        if not self.fused:
-            return self.recurrent(inputs, state, recurrent_kernel)
-        kernel = _through(embeddings, self.recurrent.kernel)
-        outputs, last = self.recurrent.run_fused(
-            inputs, tf.transpose(state), kernel, recurrent_kernel, products
+        outputs, next_state = self.recurrent(
+            inputs,
+            state,
+            input_kernel=_fold_embedding(embeddings, self.recurrent.input_kernel),
+            recurrent_kernel=recurrent_kernel,
+            matmul_dtype=matmul_dtype,
         )
-        return outputs, tf.transpose(last)
+        if self.output_gate is not None:
+            initial_h = state[:, : outputs.shape[self.layout.feature_axis]]
+            kernel = _fold_embedding(embeddings, self.output_gate.input_kernel)
+            outputs = self.output_gate(inputs, outputs, initial_h, kernel)
+        outputs = self.dropout(outputs, training=training)
+        if self.adds_input:
+            outputs += x
+        return outputs, next_state
 
     def layer_weights(self) -> LayerWeights:
         """Return a copy of the weights as NumPy arrays."""
@@ -113,7 +126,7 @@ class Block(keras.layers.Layer):
         )
 
     def set_layer_weights(self, weights: LayerWeights) -> None:
-        """Take over `weights`; their shapes and parts must be those of this block."""
+        """Set the weights; shapes and parts of `weights` must be those of this block."""
         self.recurrent.set_arrays(
             input_kernel=weights.input_kernel,
             recurrent_kernel=weights.recurrent_kernel,
@@ -127,13 +140,8 @@ class Block(keras.layers.Layer):
                 layer.set_weights([getattr(part, name) for name in names])
 
 
-# names in `LayerWeights` of a Keras layer's weights, and the layer's own, in its order
-_GATE = {"input_kernel": "kernel", "recurrent_kernel": "recurrent_kernel", "bias": "bias"}
-_NORM = {"scale": "gamma", "offset": "beta"}
-
-
-def _arrays(layer: keras.layers.Layer, names: dict[str, str]):
-    return {name: getattr(layer, own).numpy().copy() for name, own in names.items()}
+def _arrays(layer: keras.layers.Layer, names: tuple[str, ...]) -> dict[str, Float32Array]:
+    return {name: np.array(value) for name, value in zip(names, layer.get_weights(), strict=True)}
 
 
 def _dropout(config: ModelConfig, index: int) -> float:
@@ -141,15 +149,14 @@ def _dropout(config: ModelConfig, index: int) -> float:
     return config.dropout if is_last or config.layer_dropout is None else config.layer_dropout
 
 
-def _through(embeddings, kernel):
-    """Return the kernel that reads one-hot columns where `kernel` reads embedded tokens."""
-    return kernel if embeddings is None else tf.matmul(embeddings, tf.convert_to_tensor(kernel))
+def _fold_embedding(embeddings: tf.Tensor | None, kernel: tf.Tensor) -> tf.Tensor | None:
+    """Return the kernel that reads one-hot columns where `kernel` reads embedded tokens.
 
+    Args:
+        embeddings: `[vocab_size, embedding_dim]`, or None.
+        kernel: `[embedding_dim, size]`.
 
-def locked(execution: Execution) -> tuple[int | None, ...]:
-    """Return the noise shape of dropout that is one mask for all steps of a window.
-
-    Source: Gal and Ghahramani 2016, "A Theoretically Grounded Application of Dropout in
-    Recurrent Neural Networks".
+    Returns:
+        `[vocab_size, size]`; None without embeddings.
     """
-    return (1, None, None) if execution.kernel == "fused" else (None, 1, None)
+    return None if embeddings is None else tf.matmul(embeddings, tf.convert_to_tensor(kernel))

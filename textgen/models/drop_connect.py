@@ -1,7 +1,8 @@
-"""Dropout of single entries of a kernel, drawn from 16 random bits each.
+"""DropConnect: dropout of single entries of a weight matrix, from 16 random bits per entry.
 
-`keras.layers.Dropout` draws a float32 for each entry, on one thread: 6 ms for the recurrent
-kernel of a GRU of 512 units, where this takes 1.3, of a training step of some 50.
+`keras.layers.Dropout` draws a float32 per entry, on one thread: 6 ms for the recurrent kernel of
+a GRU of 512 units, of a training step of about 50 ms. This takes 1.3 ms
+(docs/experiments.md#weight-drop-bits).
 """
 
 import keras
@@ -14,9 +15,9 @@ class DropConnect(keras.layers.Layer):
     """Sets entries of a weight to zero in training, and scales the others up.
 
     Args:
-        rate: Share of the entries that are dropped, at least 0 and below 1; rounded to a
-            65,536th.
-        seed: Seed of the masks; each call draws its own.
+        rate: Fraction of the entries that are dropped, at least 0 and below 1; rounded to a
+            multiple of 1/65,536.
+        seed: Seed of the masks; each call draws another mask.
 
     Source: Wan et al. 2013, "Regularization of Neural Networks using DropConnect".
     """
@@ -27,14 +28,15 @@ class DropConnect(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def call(self, weight: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Return `weight`, in training with gaps: of its shape, and of its mean.
+        """Return `weight`, in training with entries dropped.
 
         Args:
-            weight: Float, of a shape that is known.
+            weight: Float, of any statically known shape.
             training: Whether entries are dropped.
 
         Returns:
-            Entry by entry 0, or the entry divided by the share that is kept.
+            The shape of `weight`; each entry is 0 or divided by the fraction kept, so that its
+            expectation stays.
         """
         if not (training and self._dropped):
             return weight
@@ -42,7 +44,7 @@ class DropConnect(keras.layers.Layer):
         return weight * kept * (_LEVELS / (_LEVELS - self._dropped))
 
     def _draw(self, shape: tf.TensorShape) -> tf.Tensor:
-        """Return integers in [0, 65536), each as likely, of a shape."""
+        """Return integers of `shape`, uniform in [0, 65536)."""
         count = shape.num_elements()
         seed = tf.cast(self.seed_generator.next(), tf.int32)
         words = tf.random.stateless_uniform([-(-count // 2)], seed, None, None, tf.int32)

@@ -1,9 +1,9 @@
-"""Which kernel computes the recurrent layers, in which matmul_dtype, decided once, with reasons.
+"""Choice of the recurrent kernel and of the matmul dtype, made once, with reasons.
 
-`cudnn` is NVIDIA's, `fused` is ours for CPUs (`fused_recurrence`), `reference` a plain
-loop. All compute the same function of the same weights, so a checkpoint moves freely
-between them. What was asked for and cannot run is an error that names what is missing;
-nothing falls back in silence.
+`cudnn` is NVIDIA's, `fused` is ours for CPUs (`recurrence.fused`), `reference` is a plain loop
+(`recurrence.reference`). All compute the same function of the same weights, so that a checkpoint
+can be resumed with any of them. A requested kernel or dtype that cannot run is an error that says
+what is missing; there is no silent fallback.
 """
 
 import ctypes
@@ -12,11 +12,12 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from textgen.config import Cell, Kernel, MatmulDtype
+from textgen.config import Cell, Kernel, MatmulDtype, ResolvedDtype, ResolvedKernel
 from textgen.errors import DeviceError
 from textgen.machine import core_count
+from textgen.models.layout import Layout
 
-# With fewer lanes than this a core, the forks cost more than the second core brings.
+# With fewer lanes per core than this, starting the shards costs more than the other cores save.
 _MIN_LANES_PER_SHARD = 8
 _BFLOAT16_UNITS = ("amx_bf16", "avx512_bf16")
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -29,49 +30,57 @@ class Execution:
     """How a model is computed.
 
     Attributes:
-        kernel: `"cudnn"`, `"fused"` or `"reference"`.
-        kernel_reason: Why, in a few words, for the log and for `environment.json`.
-        matmul_dtype: Dtype of the matrix products of a training step. Weights, gates,
-            states, loss and all of evaluation stay float32; only `"float16"` covers the
-            whole cuDNN layer, in evaluation too.
-        matmul_dtype_reason: Why.
-        shards: Parts of a batch that run side by side, each on one core.
+        kernel: Implementation of the recurrence.
+        kernel_reason: Why it was chosen, in a few words, for the log and `environment.json`.
+        matmul_dtype: Dtype of the matrix products of a training step. Weights, gates, states,
+            loss and all of evaluation stay float32; only `"float16"` applies to the whole cuDNN
+            layer, in evaluation too.
+        matmul_dtype_reason: Why it was chosen.
+        shards: Parts of a batch that are computed in parallel, one core each.
     """
 
-    kernel: str
-    kernel_reason: str = "asked for"
-    matmul_dtype: str = "float32"
-    matmul_dtype_reason: str = "asked for"
+    kernel: ResolvedKernel
+    kernel_reason: str = "requested"
+    matmul_dtype: ResolvedDtype = "float32"
+    matmul_dtype_reason: str = "requested"
     shards: int = 1
 
+    @property
+    def layout(self) -> Layout:
+        """The layout of the windows inside the model."""
+        return Layout.of(self.kernel)
+
     def shard_sizes(self, batch_size: int | None) -> list[int | None]:
-        """Return how many lanes each shard gets, as equal as can be; one shard for an unknown."""
+        """Return the number of lanes of each shard, as equal as possible.
+
+        A batch of unknown size, None, is one shard.
+        """
         if batch_size is None:
             return [None]
         shards = max(1, min(self.shards, batch_size // _MIN_LANES_PER_SHARD))
-        whole, rest = divmod(batch_size, shards)
-        return [whole + (i < rest) for i in range(shards)]
+        quotient, remainder = divmod(batch_size, shards)
+        return [quotient + (i < remainder) for i in range(shards)]
 
 
 def choose_execution(
     kernel: Kernel = "auto", matmul_dtype: MatmulDtype = "auto", cell: Cell = "gru"
 ) -> Execution:
-    """Decide how a model is computed on this machine.
+    """Choose how a model is computed on this machine.
 
     Args:
-        kernel: What was asked for; `"auto"`: cuDNN on a GPU, else the fused kernel.
-        matmul_dtype: What was asked for; `"auto"`: bfloat16 where a CPU has a unit for it
-            and the fused kernel runs, else float32.
-        cell: Of the recurrent layers; cuDNN has no kernel for the plain one.
+        kernel: The requested kernel; `"auto"`: cuDNN on a GPU, else the fused kernel.
+        matmul_dtype: The requested dtype; `"auto"`: bfloat16 if the fused kernel runs and the
+            CPU has a unit for it, else float32.
+        cell: Cell of the recurrent layers; cuDNN has no kernel for the plain one.
 
     Returns:
-        The decision with its reasons.
+        The choice with its reasons.
 
     Raises:
-        DeviceError: What was asked for cannot run here; the message names what is missing.
+        DeviceError: The request cannot run here; the message says what is missing.
     """
-    name, kernel_reason = _kernel(kernel, cell)
-    dtype, matmul_dtype_reason = _matmul_dtype(matmul_dtype, name)
+    name, kernel_reason = _choose_kernel(kernel, cell)
+    dtype, matmul_dtype_reason = _choose_matmul_dtype(matmul_dtype, name)
     shards = core_count() if name == "fused" and not gpu_names() else 1
     return Execution(
         kernel=name,
@@ -96,19 +105,19 @@ def cpu_flags() -> set[str]:
 
 
 def bfloat16_unit() -> str | None:
-    """Return the name of the CPU's bfloat16 unit; None where there is none, or none is known."""
+    """Return the CPU flag of its bfloat16 unit; None if it has none or its flags are unknown."""
     flags = cpu_flags()
     return next((unit for unit in _BFLOAT16_UNITS if unit in flags), None)
 
 
 def limit_threads() -> bool:
-    """Give each op one thread and run as many ops at once as there are cores.
+    """Limit each operation to one thread, and run one operation per core at a time.
 
-    The fused kernel runs its shards side by side; an op that forks would wait for a
-    thread that is busy with the other shard. Does nothing where a GPU is visible.
+    The fused kernel runs its shards in parallel; an operation that uses several threads would
+    wait for one that computes another shard. Does nothing if a GPU is visible.
 
     Returns:
-        False if TensorFlow had started other threads already, so that nothing could be set.
+        False if TensorFlow had already started its threads, so that the limits do not apply.
     """
     set_already = tf.config.threading.get_intra_op_parallelism_threads() == 1
     if set_already or tf.config.list_physical_devices("GPU"):
@@ -121,29 +130,8 @@ def limit_threads() -> bool:
     return True
 
 
-def _kernel(asked: Kernel, cell: Cell) -> tuple[str, str]:
-    gpus = gpu_names()
-    if cell == "rnn" and asked == "cudnn":
-        raise DeviceError(
-            "`kernel=cudnn` needs the cell gru or lstm: cuDNN has no kernel for the plain "
-            "cell. Received: rnn. Pass --kernel fused."
-        )
-    if asked == "cudnn" and not gpus:
-        raise DeviceError(
-            f"`kernel=cudnn` needs a GPU that TensorFlow can use: {why_no_gpu()}. "
-            f"Install it with {_INSTALL_CUDA}, or pass --kernel fused."
-        )
-    if asked != "auto":
-        return asked, "asked for"
-    if gpus and cell == "rnn":
-        return "fused", "cuDNN has no kernel for the plain cell"
-    if gpus:
-        return "cudnn", f"{len(gpus)} GPU(s) visible to TensorFlow"
-    return "fused", f"no GPU: {why_no_gpu()}"
-
-
 def library_is_there(name: str) -> bool:
-    """Return whether the GPU library `name` of `GPU_LIBRARIES` can be loaded."""
+    """Return whether the library `name` of `GPU_LIBRARIES` can be loaded."""
     try:
         ctypes.CDLL(GPU_LIBRARIES[name])
     except OSError:
@@ -152,7 +140,7 @@ def library_is_there(name: str) -> bool:
 
 
 def why_no_gpu() -> str:
-    """Return what keeps TensorFlow from using a GPU, the nearest cause first."""
+    """Return why TensorFlow cannot use a GPU: the first of the possible causes that applies."""
     if not tf.test.is_built_with_cuda():
         return "this TensorFlow is built without CUDA"
     missing = [name for name in GPU_LIBRARIES if not library_is_there(name)]
@@ -160,24 +148,54 @@ def why_no_gpu() -> str:
         return f"there is no NVIDIA driver ({GPU_LIBRARIES['driver']} not found)"
     if missing:
         return f"not found: {', '.join(GPU_LIBRARIES[name] for name in missing)}"
-    return "the driver shows no GPU to TensorFlow (CUDA_VISIBLE_DEVICES may hide it)"
+    return "the driver reports no GPU to TensorFlow (CUDA_VISIBLE_DEVICES may hide it)"
 
 
-def _matmul_dtype(asked: MatmulDtype, kernel: str) -> tuple[str, str]:
-    if asked == "float16" and kernel != "cudnn":
+def _choose_kernel(requested: Kernel, cell: Cell) -> tuple[ResolvedKernel, str]:
+    """Return the kernel and the reason for it."""
+    gpus = gpu_names()
+    if requested == "cudnn":
+        _require_cudnn(cell, bool(gpus))
+    if requested != "auto":
+        return requested, "requested"
+    if gpus and cell == "rnn":
+        return "fused", "cuDNN has no kernel for the plain cell"
+    if gpus:
+        return "cudnn", f"{len(gpus)} GPU(s) visible to TensorFlow"
+    return "fused", f"no GPU: {why_no_gpu()}"
+
+
+def _require_cudnn(cell: Cell, has_gpu: bool) -> None:
+    if cell == "rnn":
         raise DeviceError(
-            "`matmul_dtype=float16` needs the cuDNN kernel on a GPU; the kernel here is "
-            f"{kernel}. Install it with {_INSTALL_CUDA}, or pass --matmul-dtype auto."
+            "`kernel=cudnn` needs the `cell` gru or lstm: cuDNN has no kernel for the plain "
+            "cell. Received: rnn. Use `kernel=fused`."
         )
-    if asked == "bfloat16" and kernel != "fused":
+    if not has_gpu:
         raise DeviceError(
-            f"`matmul_dtype=bfloat16` needs the fused kernel; the kernel here is {kernel}, which "
-            "would compute in float32 all the same. Pass --matmul-dtype auto."
+            "`kernel=cudnn` needs a GPU that TensorFlow can use. Received: no GPU; "
+            f"{why_no_gpu()}. Install it with {_INSTALL_CUDA}, or use `kernel=fused`."
         )
-    if asked != "auto":
-        return asked, "asked for"
+
+
+def _choose_matmul_dtype(
+    requested: MatmulDtype, kernel: ResolvedKernel
+) -> tuple[ResolvedDtype, str]:
+    """Return the dtype and the reason for it."""
+    if requested == "float16" and kernel != "cudnn":
+        raise DeviceError(
+            f"`matmul_dtype=float16` needs the cuDNN kernel on a GPU. Received: `kernel={kernel}`. "
+            f"Install it with {_INSTALL_CUDA}, or use `matmul_dtype=auto`."
+        )
+    if requested == "bfloat16" and kernel != "fused":
+        raise DeviceError(
+            f"`matmul_dtype=bfloat16` needs the fused kernel. Received: `kernel={kernel}`, which "
+            "would compute in float32. Use `matmul_dtype=auto`."
+        )
+    if requested != "auto":
+        return requested, "requested"
     if kernel != "fused":
-        return "float32", "as the weights are; a GPU may round products to TF32"
+        return "float32", "the dtype of the weights; a GPU may round products to TF32"
     if gpu_names():
         return "float32", "the fused kernel runs on a GPU"
     if unit := bfloat16_unit():

@@ -1,28 +1,29 @@
 """The Keras model: token ids and a state in, logits and the next state out.
 
-Embedding, `num_layers` blocks of a recurrent layer each, Dense to logits. It does not
-know what a token means, where windows come from, or how its weights are trained and
-stored.
+Embedding, `num_layers` blocks with a recurrent layer each, Dense. It does NOT know what a token
+means, where windows come from, or how its weights are trained and stored.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from textgen.arrays import Float32Array, IntArray
 from textgen.config import ModelConfig
-from textgen.models.block import Block, locked
+from textgen.models.block import Block
 from textgen.models.kernels import Execution, choose_execution
 from textgen.models.weights import ModelWeights
 
 
 class StepWeights(NamedTuple):
-    """The weights of one step after dropout: drawn once, shared by all parts of a batch.
+    """The weights of one step after dropout: drawn once, shared by all shards of a batch.
 
     Attributes:
         embeddings: `[vocab_size, embedding_dim]`.
-        recurrent_kernels: One a block.
+        recurrent_kernels: One per block, `[hidden_size, gates * hidden_size]`.
     """
 
     embeddings: tf.Tensor
@@ -48,6 +49,7 @@ class LanguageModel(keras.Model):
         self.config = config
         self.vocab_size = vocab_size
         self.execution = execution
+        self.layout = execution.layout
         self.embedding = keras.layers.Embedding(
             vocab_size,
             config.embedding_dim,
@@ -58,13 +60,13 @@ class LanguageModel(keras.Model):
             config.embedding_dropout, noise_shape=(None, 1), seed=seed + 6
         )
         self.input_dropout = keras.layers.Dropout(
-            config.input_dropout, noise_shape=locked(execution), seed=seed + 7
+            config.input_dropout, noise_shape=self.layout.locked_noise_shape, seed=seed + 7
         )
         self.blocks = [
             Block(config, i, execution=execution, seed=seed + 10 * (i + 1))
             for i in range(config.num_layers)
         ]
-        self.dense = _Head(vocab_size, tied=config.tie_weights, seed=seed + 1)
+        self.dense = _DenseWeights(vocab_size, tied=config.tie_weights, seed=seed + 1)
         self._build_weights()
 
     def _build_weights(self) -> None:
@@ -87,45 +89,49 @@ class LanguageModel(keras.Model):
         Args:
             token_ids: `[batch, time]` integers.
             state: `[num_layers, batch, state_size]` float32.
-            training: Whether dropout acts, and products take the training precision.
+            training: Whether dropout is active and products are computed in `matmul_dtype`.
 
         Returns:
             Logits `[batch, time, vocab_size]` and the next state, shaped as `state`.
         """
         weights = self.step_weights(training)
 
-        def predict(token_ids, state):
+        def shard_logits(token_ids: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             hidden, next_state = self.hidden_states(token_ids, state, weights, training)
             return self._logits(hidden, training), next_state
 
-        return self._in_shards(predict, [token_ids], state)
+        logits, next_state = self._in_shards(shard_logits, [token_ids], state)
+        return logits, next_state
 
     def token_losses(
         self, token_ids: tf.Tensor, targets: tf.Tensor, state: tf.Tensor, training: bool = False
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Measure how well each target was predicted.
+        """Compute the cross-entropy of each target.
 
         Args:
             token_ids: `[batch, time]` integers.
             targets: `[batch, time]` integers, the token after each.
             state: `[num_layers, batch, state_size]` float32.
-            training: Whether dropout acts, and products take the training precision.
+            training: Whether dropout is active and products are computed in `matmul_dtype`.
 
         Returns:
-            The cross-entropies in nats, `[batch, time]`, and the next state.
+            The cross-entropies, `[batch, time]` nats, and the next state, shaped as `state`.
         """
         weights = self.step_weights(training)
 
-        def shard_losses(token_ids, targets, state):
+        def shard_losses(
+            token_ids: tf.Tensor, targets: tf.Tensor, state: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor]:
             hidden, next_state = self.hidden_states(token_ids, state, weights, training)
             return self._cross_entropies(hidden, targets, training), next_state
 
-        return self._in_shards(shard_losses, [token_ids, targets], state)
+        losses, next_state = self._in_shards(shard_losses, [token_ids, targets], state)
+        return losses, next_state
 
     def losses_and_penalties(
         self, token_ids: tf.Tensor, targets: tf.Tensor, state: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Measure, in training, how well each target was predicted and how large the states are.
+        """Compute the cross-entropy of each target, and the penalties AR and TAR, in training.
 
         Args:
             token_ids: `[batch, time]` integers.
@@ -133,75 +139,91 @@ class LanguageModel(keras.Model):
             state: `[num_layers, batch, state_size]` float32.
 
         Returns:
-            The cross-entropies in nats, `[batch, time]`; a row's mean squares of what the Dense
-            layer reads, and of its change from token to token, `[batch, 2]`; the next state.
+            The cross-entropies, `[batch, time]` nats; for each lane the mean square of the Dense
+            layer's input, and the sum of squares of its change from token to token over the same
+            number of values, `[batch, 2]`; the next state, shaped as `state`.
 
         Source: Merity et al. 2017, "Revisiting Activation Regularization for Language RNNs".
         """
         weights = self.step_weights(training=True)
 
-        def shard_losses(token_ids, targets, state):
+        def shard_losses(
+            token_ids: tf.Tensor, targets: tf.Tensor, state: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             hidden, next_state = self.hidden_states(token_ids, state, weights, training=True)
-            penalties = _mean_squares(tf.cast(hidden, tf.float32))
+            penalties = _mean_squares(hidden)
             return self._cross_entropies(hidden, targets, training=True), penalties, next_state
 
-        return self._in_shards(shard_losses, [token_ids, targets], state)
+        losses, penalties, next_state = self._in_shards(shard_losses, [token_ids, targets], state)
+        return losses, penalties, next_state
 
     def step_weights(self, training: bool = False) -> StepWeights:
-        """Return the weights that dropout acts on, drawn for one step."""
+        """Return the weights that dropout applies to, drawn for one step."""
         embeddings = tf.convert_to_tensor(self.embedding.embeddings)
         return StepWeights(
             self.embedding_dropout(embeddings, training=training),
-            [block.recurrent.recurrent_kernel(training) for block in self.blocks],
+            [block.recurrent_kernel(training) for block in self.blocks],
         )
 
-    def hidden_states(self, token_ids, state, weights: StepWeights, training=False):
-        """Return what the Dense layer reads, `[batch, time, hidden_size]`, and the next state.
+    def hidden_states(
+        self,
+        token_ids: tf.Tensor,
+        state: tf.Tensor,
+        weights: StepWeights,
+        training: bool = False,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Compute the input of the Dense layer.
 
-        The first comes in the dtype of the products, the state in float32.
+        Args:
+            token_ids: `[batch, time]` integers.
+            state: `[num_layers, batch, state_size]` float32.
+            weights: Of this step, from `step_weights`.
+            training: Whether dropout is active and products are computed in `matmul_dtype`.
+
+        Returns:
+            The input, `[batch, time, hidden_size]` float32, and the next state, shaped as
+            `state`.
         """
         hidden, embeddings = self._first_inputs(token_ids, weights.embeddings, training)
         next_states: list[tf.Tensor] = []
-        for block, kernel, before in zip(
+        for block, recurrent_kernel, layer_state in zip(
             self.blocks, weights.recurrent_kernels, tf.unstack(state), strict=True
         ):
-            hidden, after = block(
+            hidden, next_state = block(
                 hidden,
-                before,
-                kernel,
+                layer_state,
+                recurrent_kernel,
                 embeddings=None if next_states else embeddings,
-                products=self._products(training),
+                matmul_dtype=self._matmul_dtype(training),
                 training=training,
             )
-            next_states.append(after)
-        if self.execution.kernel == "fused":
-            hidden = tf.transpose(hidden, [2, 0, 1])
-        return hidden, tf.stack(next_states)
+            next_states.append(next_state)
+        return self.layout.to_batch_major(hidden), tf.stack(next_states)
 
-    def _first_inputs(self, token_ids, embeddings, training):
+    def _first_inputs(
+        self, token_ids: tf.Tensor, embeddings: tf.Tensor, training: bool
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
         """Return the first block's inputs, and the embeddings if these are one-hot columns.
 
-        A vocabulary smaller than the embedding goes in as one-hot columns, with the
-        product of embedding and kernel as the kernel: fewer operations, and both
-        gradients come from products instead of scattered additions.
+        If the vocabulary is smaller than the embedding, the inputs are one-hot columns and the
+        product of embedding and kernel is the kernel: fewer operations, and both gradients are
+        matrix products instead of scattered additions.
         """
-        if self.execution.kernel != "fused":
-            return self.input_dropout(tf.gather(embeddings, token_ids), training=training), None
-        time_major = tf.transpose(token_ids)
-        masked = training and self.config.input_dropout > 0
-        if self.vocab_size <= self.config.embedding_dim and not masked:
-            return tf.one_hot(time_major, self.vocab_size, axis=1, dtype=tf.int8), embeddings
-        columns = tf.transpose(tf.gather(embeddings, time_major), [0, 2, 1])
-        return self.input_dropout(columns, training=training), None
+        dropped = training and self.config.input_dropout > 0
+        small = self.vocab_size <= self.config.embedding_dim
+        if self.layout.one_hot and small and not dropped:
+            return self.layout.one_hot_columns(token_ids, self.vocab_size), embeddings
+        embedded = self.layout.embed(embeddings, token_ids)
+        return self.input_dropout(embedded, training=training), None
 
-    def _cross_entropies(self, hidden, targets, training):
+    def _cross_entropies(self, hidden: tf.Tensor, targets: tf.Tensor, training: bool) -> tf.Tensor:
         logits = self._logits(hidden, training)
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits)
 
-    def _logits(self, hidden, training):
-        products = self._products(training)
-        kernel = tf.cast(self._dense_kernel(), products)
-        logits = tf.tensordot(tf.cast(hidden, products), kernel, 1)
+    def _logits(self, hidden: tf.Tensor, training: bool) -> tf.Tensor:
+        dtype = self._matmul_dtype(training)
+        kernel = tf.cast(self._dense_kernel(), dtype)
+        logits = tf.tensordot(tf.cast(hidden, dtype), kernel, 1)
         return tf.cast(logits, tf.float32) + self.dense.bias
 
     def _dense_kernel(self) -> tf.Tensor:
@@ -209,41 +231,55 @@ class LanguageModel(keras.Model):
             return tf.transpose(tf.convert_to_tensor(self.embedding.embeddings))
         return tf.convert_to_tensor(self.dense.kernel)
 
-    def _products(self, training) -> tf.DType:
+    def _matmul_dtype(self, training: bool) -> tf.DType:
         return tf.as_dtype(self.execution.matmul_dtype if training else "float32")
 
-    def _in_shards(self, function, batches, state):
-        """Apply `function(*batches, state)` to parts of the batch side by side; join the parts.
+    def _in_shards(
+        self,
+        function: Callable[..., tuple[tf.Tensor, ...]],
+        batches: list[tf.Tensor],
+        state: tf.Tensor,
+    ) -> tuple[tf.Tensor, ...]:
+        """Apply `function(*batches, state)` to shards of the batch in parallel; join the results.
 
-        Lanes are independent, so the parts are separate pieces of one graph that run on
-        a core each.
+        Lanes are independent, so that the shards are separate parts of one graph, each of which
+        runs on its own core.
+
+        Args:
+            function: Returns tensors `[lanes, ...]`, and a state `[num_layers, lanes, ...]` last.
+            batches: Each `[batch, ...]`.
+            state: `[num_layers, batch, state_size]`.
+
+        Returns:
+            What `function` returns, for the whole batch.
         """
         sizes = self.execution.shard_sizes(batches[0].shape[0])
         if len(sizes) == 1:
             return function(*batches, state)
-        parts = zip(
+        shards = zip(
             *(tf.split(batch, sizes, axis=0) for batch in batches),
             tf.split(state, sizes, axis=1),
             strict=True,
         )
-        *results, states = zip(*(function(*part) for part in parts), strict=True)
+        *results, states = zip(*(function(*shard) for shard in shards), strict=True)
         return *(tf.concat(result, axis=0) for result in results), tf.concat(states, axis=1)
 
-    def initial_state(self, batch_size: int):
-        """Return the state at the beginning of a text, `[num_layers, batch, state_size]`."""
+    def initial_state(self, batch_size: int) -> tf.Tensor:
+        """Return the state at the start of a text, `[num_layers, batch_size, state_size]`."""
         shape = [self.config.num_layers, batch_size, self.config.state_size]
         if self.config.initial_state == "zeros":
             return tf.zeros(shape)
         return tf.broadcast_to(tf.convert_to_tensor(self.learned_initial_state)[:, None], shape)
 
-    def init_dense_bias(self, counts: np.ndarray) -> None:
-        """Let the bias of the Dense layer be the log frequencies of tokens.
+    def init_dense_bias(self, counts: IntArray) -> None:
+        """Set the bias of the Dense layer to the log frequencies of the tokens.
 
-        Otherwise the first steps learn them with whatever they have: with thousands of tokens
-        the states of tied weights saturate, and stay so (docs/experiments.md, 14).
+        Otherwise the first steps are spent learning unigram frequencies; with tied weights and
+        thousands of tokens the states saturate and do not recover
+        (docs/experiments.md#dense-bias).
 
         Args:
-            counts: `[vocab_size]`, how often each token was seen; each counts once more.
+            counts: `[vocab_size]`, how often each token occurs; 1 is added to each.
         """
         shares = (counts + 1) / (counts + 1).sum()
         self.dense.bias.assign(np.log(shares).astype(np.float32))
@@ -261,7 +297,7 @@ class LanguageModel(keras.Model):
         )
 
     def set_model_weights(self, weights: ModelWeights) -> None:
-        """Take over `weights`; their shapes and parts must be those of this model."""
+        """Set the weights; shapes and parts of `weights` must be those of this model."""
         self.embedding.set_weights([weights.embedding])
         for block, layer in zip(self.blocks, weights.layers, strict=True):
             block.set_layer_weights(layer)
@@ -272,17 +308,17 @@ class LanguageModel(keras.Model):
             self.learned_initial_state.assign(weights.learned_initial_state)
 
 
-class _Head(keras.layers.Layer):
-    """The weights of the Dense layer; tied, it has a bias of its own alone."""
+class _DenseWeights(keras.layers.Layer):
+    """The weights of the Dense layer; tied to the embedding, it has a bias only."""
 
     def __init__(self, vocab_size: int, *, tied: bool, seed: int):
         super().__init__(name="dense")
         self.vocab_size, self.tied, self._seed = vocab_size, tied, seed
 
-    def build(self, inputs: int) -> None:
+    def build(self, hidden_size: int) -> None:
         if not self.tied:
             self.kernel = self.add_weight(
-                shape=(inputs, self.vocab_size),
+                shape=(hidden_size, self.vocab_size),
                 initializer=keras.initializers.GlorotUniform(seed=self._seed),
                 name="kernel",
             )
@@ -290,15 +326,22 @@ class _Head(keras.layers.Layer):
         self.built = True
 
 
-def _mean_squares(hidden):
-    """Return a row's sums of squares of `hidden` and of its change along time, over its size."""
+def _mean_squares(hidden: tf.Tensor) -> tf.Tensor:
+    """Return the mean squares of each lane's values and of their changes along time.
+
+    Args:
+        hidden: `[batch, time, hidden_size]`.
+
+    Returns:
+        `[batch, 2]`; both sums are divided by `time * hidden_size`.
+    """
     size = tf.cast(tf.reduce_prod(tf.shape(hidden)[1:]), hidden.dtype)
     changes = hidden[:, 1:] - hidden[:, :-1]
     return tf.stack([tf.reduce_sum(x * x, axis=[1, 2]) / size for x in (hidden, changes)], axis=1)
 
 
-def _array(value: keras.Variable | tf.Tensor) -> np.ndarray:
-    """Return a copy of a value."""
+def _array(value: Any) -> Float32Array:
+    """Return a copy of a variable or tensor."""
     return np.array(value.numpy())
 
 
@@ -309,16 +352,16 @@ def build_language_model(
     seed: int = 1,
     execution: Execution | None = None,
 ) -> LanguageModel:
-    """Return a model with fresh weights.
+    """Return a model with initial weights.
 
     Args:
         config: Sizes, parts and dropout.
         vocab_size: Number of token ids.
         seed: Seed of the initial weights and of dropout.
-        execution: How it is computed; None: as is fastest on this machine.
+        execution: How it is computed; None: the fastest way on this machine.
 
     Returns:
-        A built model.
+        The model, built.
     """
     execution = execution or choose_execution(cell=config.cell)
     return LanguageModel(config, vocab_size, seed=seed, execution=execution)

@@ -1,19 +1,19 @@
-"""How much memory a training step will take, before it is taken."""
-
-import psutil
+"""An estimate of the memory that a training step takes, made before the step runs."""
 
 from textgen.config import Cell, ModelConfig
 from textgen.errors import DeviceError
 from textgen.models.weights import GATES
 
-_WEIGHT_COPIES = 5  # weights, gradients, two moments of AdamW, and one in passing
-# kept and made for the backward pass, a token and unit of a recurrent layer
+# Weights, gradients, two moments of AdamW, and one temporary copy.
+_WEIGHT_COPIES = 5
+# What is saved or made for the backward pass, per token and unit of a recurrent layer.
 _BYTES_PER_UNIT: dict[Cell, int] = {"gru": 72, "lstm": 84, "rnn": 30}
-_BYTES_PER_LOGIT = 16  # logits, their gradient, and copies in the dtype of the products
+# Logits, their gradient, and copies in the dtype of the matrix products, per token.
+_BYTES_PER_LOGIT = 16
 
 
 def num_parameters(config: ModelConfig, vocab_size: int) -> int:
-    """Return the number of weights that are trained; those that are tied count once."""
+    """Return the number of trained weights; tied weights count once."""
     hidden, bias_rows = config.hidden_size, 2 if config.cell == "gru" else 1
     columns = hidden * len(GATES[config.cell])
     inputs = [config.embedding_dim] + [hidden] * (config.num_layers - 1)
@@ -29,7 +29,7 @@ def num_parameters(config: ModelConfig, vocab_size: int) -> int:
 
 
 def training_bytes(config: ModelConfig, vocab_size: int, tokens_per_step: int) -> int:
-    """Estimate what training takes beyond the bare process, in bytes.
+    """Estimate the memory of training beyond that of the bare process, in bytes.
 
     Args:
         config: Sizes of the model.
@@ -37,25 +37,25 @@ def training_bytes(config: ModelConfig, vocab_size: int, tokens_per_step: int) -
         tokens_per_step: `batch_size * seq_len`.
 
     Returns:
-        An estimate for the fused kernel; the others differ by tens of percent.
+        An estimate for the fused kernel; the other kernels differ by tens of percent.
     """
     weights = 4 * _WEIGHT_COPIES * num_parameters(config, vocab_size)
     units = config.num_layers * config.hidden_size
-    kept = tokens_per_step * (_BYTES_PER_UNIT[config.cell] * units + _BYTES_PER_LOGIT * vocab_size)
-    return weights + kept
+    per_token = _BYTES_PER_UNIT[config.cell] * units + _BYTES_PER_LOGIT * vocab_size
+    return weights + tokens_per_step * per_token
 
 
 def require_memory(
     config: ModelConfig, vocab_size: int, *, batch_size: int, seq_len: int, available: int
 ) -> None:
-    """Refuse a model that cannot be trained in the memory there is.
+    """Raise unless a model can be trained in the available memory.
 
     Args:
         config: Sizes of the model.
         vocab_size: Number of token ids.
         batch_size: Lanes.
-        seq_len: Tokens a lane gives to one step.
-        available: Bytes that can be taken.
+        seq_len: Tokens per lane and step.
+        available: Bytes.
 
     Raises:
         DeviceError: The estimate exceeds `available`; the message says what to lower.
@@ -64,13 +64,16 @@ def require_memory(
     if needed <= available:
         return
     weights = training_bytes(config, vocab_size, 0)
-    lower = "--hidden-size" if weights > available / 2 else "--batch-size or --seq-len"
+    lower = "`hidden_size`" if weights > available / 2 else "`batch_size` or `seq_len`"
     raise DeviceError(
-        f"Training with batch_size {batch_size} and seq_len {seq_len} needs about "
-        f"{needed / 2**30:.1f} GiB; {available / 2**30:.1f} GiB are free. Lower {lower}."
+        f"Training must fit in the free memory, {available / 2**30:.1f} GiB. Received: "
+        f"`batch_size` {batch_size} and `seq_len` {seq_len}, which need about "
+        f"{needed / 2**30:.1f} GiB. Lower {lower}."
     )
 
 
 def available_bytes() -> int:
-    """Return the bytes of main memory that can be taken without swapping."""
+    """Return the bytes of main memory that can be used without swapping."""
+    import psutil  # of the extra `train`; counting weights needs only the core
+
     return int(psutil.virtual_memory().available)

@@ -1,26 +1,31 @@
-"""One recurrent layer with state in and state out, and three ways to run it.
+"""One recurrent layer with explicit state, and the three kernels that can run it.
 
-It owns Keras's layer of its cell and so holds exactly its weights. A GRU or an LSTM is
-made with every condition of the cuDNN kernel met and with `use_cudnn=True` where cuDNN was
-chosen: should a condition fail, Keras raises instead of falling back in silence. On a CPU
-the same weights go to `fused_recurrence`, and anywhere to `reference_recurrence`.
+It owns Keras's layer of its cell, so that it has exactly the weights of that layer. For the
+kernel `cudnn`, a GRU or an LSTM is created with every condition of cuDNN met and with
+`use_cudnn=True`: if a condition fails, Keras raises instead of silently running another kernel.
+The kernels `fused` and `reference` read the same weights.
 """
+
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from textgen.config import Cell
+from textgen.arrays import Float32Array
+from textgen.config import Cell, ResolvedDtype, ResolvedKernel
 from textgen.models.drop_connect import DropConnect
+from textgen.models.layout import Layout
 from textgen.models.recurrence.fused import fused_recurrence
 from textgen.models.recurrence.reference import reference_recurrence
-from textgen.models.weights import GATES, Array
+from textgen.models.weights import GATES
 
-_KEEPING_GATE: dict[Cell, str] = {"gru": "update", "lstm": "forget"}
+# The gate that `forget_bias` sets.
+_FORGET_GATES: dict[Cell, str] = {"gru": "update", "lstm": "forget"}
 
 
 class RecurrentLayer(keras.layers.Layer):
-    """A GRU, an LSTM or a plain tanh cell over a sequence.
+    """A GRU, an LSTM or a plain tanh cell over a window.
 
     There is no cuDNN kernel in Keras for the plain cell: with `"cudnn"` it runs Keras's own
     loop on the GPU.
@@ -28,11 +33,12 @@ class RecurrentLayer(keras.layers.Layer):
     Args:
         hidden_size: Units.
         cell: `"gru"` (`reset_after=True`), `"lstm"` or `"rnn"`.
-        kernel: The implementation that runs, `"cudnn"`, `"fused"` or `"reference"`.
-        matmul_dtype: `"float16"`: cuDNN computes in it, weights stay float32.
-        weight_drop: Share of the recurrent kernel's entries dropped in a training step.
-        forget_bias: Initial bias of a GRU's update gate, on the side of the inputs, or of an
-            LSTM's forget gate; None: as Keras has it, 0 and 1. The plain cell has no such gate.
+        kernel: The implementation that runs; it decides the layout of the windows.
+        matmul_dtype: `"float16"`: cuDNN computes in it; weights stay float32. The fused kernel
+            gets its dtype with each call.
+        weight_drop: Fraction of the recurrent kernel's entries dropped in a training step.
+        forget_bias: Initial bias of a GRU's update gate (the input bias) or of an LSTM's forget
+            gate; None: Keras's defaults, 0 and 1. The plain cell has no such gate.
         seed: Seed of the initial weights and of weight drop.
         name: Name of the layer.
 
@@ -45,8 +51,8 @@ class RecurrentLayer(keras.layers.Layer):
         hidden_size: int,
         *,
         cell: Cell,
-        kernel: str,
-        matmul_dtype: str = "float32",
+        kernel: ResolvedKernel,
+        matmul_dtype: ResolvedDtype = "float32",
         weight_drop: float = 0.0,
         forget_bias: float | None = None,
         seed: int,
@@ -54,100 +60,89 @@ class RecurrentLayer(keras.layers.Layer):
     ):
         super().__init__(name=name)
         self.cell = cell
-        self.implementation = kernel
+        self.kernel = kernel
+        self.layout = Layout.of(kernel)
         self.forget_bias = forget_bias
         self.stock = _stock_layer(hidden_size, cell, kernel, matmul_dtype, seed)
         self.weight_drop = DropConnect(weight_drop, seed=seed + 2)
 
-    def build(self, inputs_shape, *_) -> None:
-        """Make the weights for inputs of `[batch, time, features]`."""
-        self.stock.build(inputs_shape)
+    def build(self, input_shape: tuple[int | None, ...], *_: Any) -> None:
+        """Create the weights for windows of `input_shape`, in the layout of the kernel."""
+        self.stock.build((None, None, input_shape[self.layout.feature_axis]))
         self.built = True
         if self.forget_bias is not None:
             bias = self.arrays()["bias"]
-            gate = GATES[self.cell].index(_KEEPING_GATE[self.cell])
+            gate = GATES[self.cell].index(_FORGET_GATES[self.cell])
             np.split(bias[0], len(GATES[self.cell]))[gate][:] = self.forget_bias
             self.set_arrays(**{**self.arrays(), "bias": bias})
 
     @property
-    def kernel(self):
+    def input_kernel(self) -> keras.Variable:
         """The input kernel, `[features, gates * hidden_size]`, gates in the order of `GATES`."""
-        return tf.convert_to_tensor(self.stock.cell.kernel)
+        return self.stock.cell.kernel
 
     @property
-    def bias(self):
-        """The bias: `[2, 3 * hidden_size]` of a GRU, `[1, gates * hidden_size]` of the others.
+    def bias(self) -> tf.Tensor:
+        """The bias: `[2, 3 * hidden_size]` for a GRU, `[1, gates * hidden_size]` otherwise.
 
-        A GRU has one of the inputs and one of the recurrence.
+        A GRU has a bias of the inputs and one of the recurrence.
         """
         bias = tf.convert_to_tensor(self.stock.cell.bias)
         return bias if self.cell == "gru" else bias[None]
 
     def recurrent_kernel(self, training: bool = False) -> tf.Tensor:
-        """Return the recurrent kernel `[hidden_size, gates * hidden_size]`, in training with gaps.
+        """Return the recurrent kernel `[hidden_size, gates * hidden_size]` of one step.
 
-        DrawnTokens once a step and handed to `call`, so that the parts of a batch share it.
+        With weight drop applied in training. Drawn once per step and passed to `call`, so that
+        all shards of a batch drop the same entries.
         """
         kernel = tf.convert_to_tensor(self.stock.cell.recurrent_kernel)
         return self.weight_drop(kernel, training=training)
 
     def call(
-        self, inputs: tf.Tensor, initial_state: tf.Tensor, recurrent_kernel: tf.Tensor | None = None
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Run the layer.
-
-        Args:
-            inputs: `[batch, time, features]` float.
-            initial_state: `[batch, state_size]` float; of an LSTM `h` and behind it `c`.
-            recurrent_kernel: From `recurrent_kernel`; None: the layer's own, whole.
-
-        Returns:
-            The outputs `[batch, time, hidden_size]` and the last state `[batch, state_size]`.
-        """
-        recurrent = self.recurrent_kernel() if recurrent_kernel is None else recurrent_kernel
-        if self.implementation == "cudnn":
-            return self._run_stock(inputs, initial_state, recurrent)
-        if self.implementation == "reference":
-            return reference_recurrence(
-                inputs, initial_state, self.kernel, recurrent, self.bias, cell=self.cell
-            )
-        outputs, last = self.run_fused(
-            tf.transpose(inputs, [1, 2, 0]), tf.transpose(initial_state), self.kernel, recurrent
-        )
-        return tf.transpose(outputs, [2, 0, 1]), tf.transpose(last)
-
-    def run_fused(
         self,
         inputs: tf.Tensor,
         initial_state: tf.Tensor,
-        kernel: tf.Tensor,
-        recurrent_kernel: tf.Tensor,
-        products: tf.DType | None = None,
+        *,
+        input_kernel: tf.Tensor | None = None,
+        recurrent_kernel: tf.Tensor | None = None,
+        matmul_dtype: tf.DType | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Run the fused kernel in its own layout, which the layers above share.
+        """Run the layer over a window.
 
         Args:
-            inputs: `[time, features, batch]`.
-            initial_state: `[state_size, batch]` float32.
-            kernel: `[features, gates * hidden_size]`: the layer's own, or what stands for it.
-            recurrent_kernel: From `recurrent_kernel`.
-            products: Dtype of the matrix products; None: float32.
+            inputs: A window in the layout of the kernel, `[batch, time, features]` or, for the
+                fused kernel, `[time, features, batch]`.
+            initial_state: `[batch, state_size]` float; for an LSTM, `h` and `c` concatenated.
+            input_kernel: `[features, gates * hidden_size]`; None: the layer's own.
+            recurrent_kernel: From `recurrent_kernel`; None: the layer's own, nothing dropped.
+            matmul_dtype: Dtype of the fused kernel's matrix products; None: float32. The other
+                kernels ignore it.
 
         Returns:
-            The outputs `[time, hidden_size, batch]` in the dtype of the products, and the
-            last state `[state_size, batch]` in float32.
+            The outputs, a window of `hidden_size` features in the dtype of the fused kernel's
+            products or else in float32, and the last state, `[batch, state_size]` float32.
         """
-        return fused_recurrence(
+        recurrent = self.recurrent_kernel() if recurrent_kernel is None else recurrent_kernel
+        if self.kernel == "cudnn":
+            return self._run_stock(inputs, initial_state, input_kernel, recurrent)
+        kernel = tf.convert_to_tensor(self.input_kernel if input_kernel is None else input_kernel)
+        if self.kernel == "reference":
+            return reference_recurrence(
+                inputs, initial_state, kernel, recurrent, self.bias, cell=self.cell
+            )
+        outputs, last = fused_recurrence(
             inputs,
-            initial_state,
+            tf.transpose(initial_state),
             kernel,
-            recurrent_kernel,
+            recurrent,
             self.bias,
             cell=self.cell,
-            products=products,
+            matmul_dtype=matmul_dtype,
         )
+        return outputs, tf.transpose(last)
 
-    def arrays(self) -> dict[str, Array]:
+    def arrays(self) -> dict[str, Float32Array]:
         """Return copies of the weights, named and shaped as in `LayerWeights`."""
         kernel, recurrent_kernel, bias = (np.array(value) for value in self.stock.get_weights())
         return {
@@ -156,23 +151,35 @@ class RecurrentLayer(keras.layers.Layer):
             "bias": bias.reshape(-1, kernel.shape[1]),
         }
 
-    def set_arrays(self, *, input_kernel: Array, recurrent_kernel: Array, bias: Array) -> None:
-        """Take over weights, shaped as `arrays` gives them."""
+    def set_arrays(
+        self, *, input_kernel: Float32Array, recurrent_kernel: Float32Array, bias: Float32Array
+    ) -> None:
+        """Set the weights, shaped as `arrays` returns them."""
         own_shape = self.stock.cell.bias.shape
         self.stock.set_weights([input_kernel, recurrent_kernel, np.reshape(bias, own_shape)])
 
-    def _run_stock(self, inputs, initial_state, recurrent_kernel):
-        """Run Keras's layer, `recurrent_kernel` standing in for its variable."""
-        stand_in = [(self.stock.cell.recurrent_kernel, recurrent_kernel)]
+    def _run_stock(
+        self,
+        inputs: tf.Tensor,
+        initial_state: tf.Tensor,
+        input_kernel: tf.Tensor | None,
+        recurrent_kernel: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Run Keras's layer with the given kernels in place of its variables."""
+        replaced = [(self.stock.cell.recurrent_kernel, recurrent_kernel)]
+        if input_kernel is not None:
+            replaced.append((self.stock.cell.kernel, input_kernel))
         parts = tf.split(initial_state, 2 if self.cell == "lstm" else 1, axis=1)
-        with keras.StatelessScope(state_mapping=stand_in):
+        with keras.StatelessScope(state_mapping=replaced):
             outputs, *last = self.stock(inputs, initial_state=parts)
         return tf.cast(outputs, tf.float32), tf.cast(tf.concat(last, axis=1), tf.float32)
 
 
-def _stock_layer(hidden_size, cell, kernel, matmul_dtype, seed):
+def _stock_layer(
+    hidden_size: int, cell: Cell, kernel: ResolvedKernel, matmul_dtype: ResolvedDtype, seed: int
+) -> keras.layers.RNN:
     """Return Keras's layer of the cell."""
-    settings = {
+    settings: dict[str, Any] = {
         "return_sequences": True,
         "return_state": True,
         "kernel_initializer": keras.initializers.GlorotUniform(seed=seed),

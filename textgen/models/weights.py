@@ -1,7 +1,7 @@
-"""The weights of a language model as plain arrays.
+"""The weights of a language model as NumPy arrays.
 
-This module knows shapes and names. It does NOT know how the arrays are multiplied, where
-they are stored, what the tokens mean, or TensorFlow.
+This module knows shapes and names. It does NOT know how the arrays are multiplied, where they
+are stored, what the tokens mean, or TensorFlow.
 """
 
 import re
@@ -10,17 +10,15 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from textgen.arrays import Float32Array
 from textgen.config import Cell, ModelConfig
 from textgen.errors import RunError
 
 NORM_EPSILON = 1e-3
 
-Array = NDArray[np.float32]
-
 _LAYER_BIAS = re.compile(r"(gru|lstm|rnn)_\d+\.bias")
-# Name in the file to attribute; the file keeps the names that Keras uses.
+# Attributes by their names in the file, which are those of Keras.
 _LAYER_PARTS = {"kernel": "input_kernel", "recurrent_kernel": "recurrent_kernel", "bias": "bias"}
 _OPTIONAL_PARTS = {
     "output_gate": _LAYER_PARTS,
@@ -30,7 +28,7 @@ _OPTIONAL_PARTS = {
 # Settings of `ModelConfig` that show in the weights of a whole model.
 _STRUCTURE = ("cell", "embedding_dim", "hidden_size", "num_layers", "residual", "initial_state")
 
-# Gates that a layer's matrices hold side by side, in this order, by the kind of its cell.
+# Gates in the order in which a layer's matrices contain them, by cell.
 GATES: dict[Cell, tuple[str, ...]] = {
     "gru": ("update", "reset", "candidate"),
     "lstm": ("input", "forget", "candidate", "output"),
@@ -40,7 +38,7 @@ GATES: dict[Cell, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OutputGateWeights:
-    """The gate `o_t = sigmoid(x_t W + h_{t-1} U + b)` on what a layer passes on.
+    """The gate `o_t = sigmoid(x_t W + h_{t-1} U + b)` on the output of a layer.
 
     Attributes:
         input_kernel: W, `[inputs, hidden_size]`.
@@ -48,9 +46,9 @@ class OutputGateWeights:
         bias: b, `[hidden_size]`.
     """
 
-    input_kernel: Array
-    recurrent_kernel: Array
-    bias: Array
+    input_kernel: Float32Array
+    recurrent_kernel: Float32Array
+    bias: Float32Array
 
     def __post_init__(self) -> None:
         _freeze(self, input_kernel=2, recurrent_kernel=2, bias=1)
@@ -62,7 +60,7 @@ class OutputGateWeights:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NormWeights:
-    """Layer normalisation: `(x - mean) / sqrt(variance + NORM_EPSILON) * scale + offset`.
+    """Layer normalization: `(x - mean) / sqrt(variance + NORM_EPSILON) * scale + offset`.
 
     Attributes:
         scale: `[features]`.
@@ -71,8 +69,8 @@ class NormWeights:
     Source: Ba et al. 2016, "Layer Normalization".
     """
 
-    scale: Array
-    offset: Array
+    scale: Float32Array
+    offset: Float32Array
 
     def __post_init__(self) -> None:
         _freeze(self, scale=1, offset=1)
@@ -81,25 +79,25 @@ class NormWeights:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LayerWeights:
-    """One recurrent layer, its gates side by side in the order of `GATES`.
+    """One recurrent layer, its gates concatenated in the order of `GATES`.
 
     Attributes:
-        input_kernel: `[inputs, gates * hidden_size]`, what the layer's input is multiplied with.
+        input_kernel: `[inputs, gates * hidden_size]`.
         recurrent_kernel: `[hidden_size, gates * hidden_size]`.
-        bias: `[2, 3 * hidden_size]` of a GRU, added to the input's and to the state's product;
-            `[1, gates * hidden_size]` of the others, added to the sum of both.
-        output_gate: On what the layer passes on; None: it passes its state on.
-        norm: Of the layer's input; None: it is read as it comes.
+        bias: `[2, 3 * hidden_size]` for a GRU, added to the input product and to the recurrent
+            product; `[1, gates * hidden_size]` for the other cells, added to their sum.
+        output_gate: Gate on the output; None: the output is `h`.
+        norm: Layer normalization of the input; None: the input is not normalized.
 
     Raises:
-        RunError: The shapes do not belong together, or a value is not float32.
+        RunError: The shapes do not fit together, or an array is not float32.
 
     Source: `keras.layers.GRU` with `reset_after=True`, `LSTM` and `SimpleRNN`.
     """
 
-    input_kernel: Array
-    recurrent_kernel: Array
-    bias: Array
+    input_kernel: Float32Array
+    recurrent_kernel: Float32Array
+    bias: Float32Array
     output_gate: OutputGateWeights | None = None
     norm: NormWeights | None = None
 
@@ -118,48 +116,48 @@ class LayerWeights:
 
     @property
     def cell(self) -> Cell:
-        """The kind of the cell, which the number of its gates tells."""
+        """The cell type, inferred from the number of gates."""
         gates = self.recurrent_kernel.shape[1] // self.hidden_size
         return next((cell for cell, names in GATES.items() if len(names) == gates), "gru")
 
     @property
     def inputs(self) -> int:
-        """Width of what the layer reads."""
-        return self.input_kernel.shape[0]
+        """Number of features of the layer's input."""
+        return int(self.input_kernel.shape[0])
 
     @property
     def hidden_size(self) -> int:
         """Units of the layer."""
-        return self.recurrent_kernel.shape[0]
+        return int(self.recurrent_kernel.shape[0])
 
     @property
     def state_size(self) -> int:
-        """Values that the layer carries: `h`, and behind it the cell `c` of an LSTM."""
+        """Number of values in the state: `h`; for an LSTM, `h` and `c` concatenated."""
         return self.hidden_size * (2 if self.cell == "lstm" else 1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ModelWeights:
-    """All that a trained model is: Embedding, recurrent layers, Dense. Read-only float32.
+    """The weights of a whole model: Embedding, recurrent layers, Dense. Read-only float32.
 
     Attributes:
         embedding: `[vocab_size, embedding_dim]`.
-        layers: The one that reads the embedding first; of one cell and size.
+        layers: All of one cell and size; the first one reads the embedding.
         dense_kernel: `[hidden_size, vocab_size]`.
         dense_bias: `[vocab_size]`.
-        residual: Whether each layer but the first adds its input to what it passes on.
-        learned_initial_state: `[num_layers, state_size]`, learned; None: zeros.
+        residual: Whether each layer but the first adds its input to its output.
+        learned_initial_state: `[num_layers, state_size]`; None: the initial state is zero.
 
     Raises:
-        RunError: The shapes do not belong together, or a value is not float32.
+        RunError: The shapes do not fit together, or an array is not float32.
     """
 
-    embedding: Array
+    embedding: Float32Array
     layers: tuple[LayerWeights, ...]
-    dense_kernel: Array
-    dense_bias: Array
+    dense_kernel: Float32Array
+    dense_bias: Float32Array
     residual: bool = False
-    learned_initial_state: Array | None = None
+    learned_initial_state: Float32Array | None = None
 
     def __post_init__(self) -> None:
         _freeze(self, embedding=2, dense_kernel=2, dense_bias=1)
@@ -180,16 +178,16 @@ class ModelWeights:
     @property
     def vocab_size(self) -> int:
         """Number of token ids."""
-        return self.embedding.shape[0]
+        return int(self.embedding.shape[0])
 
     @property
     def embedding_dim(self) -> int:
-        """Width of a token's vector."""
-        return self.embedding.shape[1]
+        """Size of a token's embedding vector."""
+        return int(self.embedding.shape[1])
 
     @property
     def cell(self) -> Cell:
-        """The kind of the layers."""
+        """The cell type of the layers."""
         return self.layers[0].cell
 
     @property
@@ -199,7 +197,7 @@ class ModelWeights:
 
     @property
     def state_size(self) -> int:
-        """Values that each layer carries."""
+        """Number of values in the state of each layer."""
         return self.layers[0].state_size
 
     @property
@@ -209,17 +207,17 @@ class ModelWeights:
 
     @property
     def is_plain(self) -> bool:
-        """Whether what stands on a layer reads the layer's `h` itself, nothing in between."""
+        """Whether each layer and Dense read the `h` of the layer below, with nothing in between."""
         parts = (part for layer in self.layers for part in (layer.output_gate, layer.norm))
         return not self.residual and all(part is None for part in parts)
 
     @property
     def num_parameters(self) -> int:
-        """Number of values; an embedding that the Dense layer shares counts twice."""
+        """Number of values; an embedding tied to the Dense layer counts twice."""
         return sum(array.size for array in self.to_tensors().values())
 
-    def initial_state(self, batch: int) -> Array:
-        """Return the state at the beginning of a text, `[num_layers, batch, state_size]`."""
+    def initial_state(self, batch: int) -> Float32Array:
+        """Return the state at the start of a text, `[num_layers, batch, state_size]`."""
         state = np.zeros((self.num_layers, batch, self.state_size), np.float32)
         if self.learned_initial_state is not None:
             state += self.learned_initial_state[:, None]
@@ -270,8 +268,11 @@ class ModelWeights:
             if configured != found
         ]
 
-    def to_tensors(self) -> dict[str, Array]:
-        """Return every array under its name in the file; `from_tensors` is the inverse."""
+    def to_tensors(self) -> dict[str, Float32Array]:
+        """Return every array by its name in the file; `from_tensors` is the inverse.
+
+        Shapes are those of the attributes; the layers' names begin with `{cell}_{index}.`.
+        """
         tensors = {"embedding": self.embedding}
         for index, layer in enumerate(self.layers):
             tensors |= _layer_tensors(layer, f"{layer.cell}_{index}")
@@ -281,18 +282,18 @@ class ModelWeights:
         return tensors
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Array], *, residual: bool = False) -> Self:
-        """Return the weights whose arrays `to_tensors` named.
+    def from_tensors(cls, tensors: Mapping[str, Float32Array], *, residual: bool = False) -> Self:
+        """Return the weights from arrays named and shaped as by `to_tensors`.
 
         Args:
-            tensors: Name to float32 array; exactly the names of a model.
-            residual: Whether each layer but the first adds its input to what it passes on.
+            tensors: float32 arrays by name; exactly the names of a model.
+            residual: Whether each layer but the first adds its input to its output.
 
         Returns:
             The weights, sharing memory with contiguous arrays.
 
         Raises:
-            RunError: A name is missing or unknown, or shapes do not belong together.
+            RunError: A name is missing or unknown, or the shapes do not fit together.
         """
         prefixes = sorted(
             (name.removesuffix(".bias") for name in tensors if _LAYER_BIAS.fullmatch(name)),
@@ -309,7 +310,7 @@ class ModelWeights:
         )
 
 
-def _require_names(tensors: Mapping[str, Array], prefixes: list[str]) -> None:
+def _require_names(tensors: Mapping[str, Float32Array], prefixes: list[str]) -> None:
     expected = {"embedding", "dense.kernel", "dense.bias"} | ({"first_state"} & set(tensors))
     expected |= {f"{prefix}.{part}" for prefix in prefixes for part in _LAYER_PARTS}
     for prefix in prefixes:
@@ -319,12 +320,12 @@ def _require_names(tensors: Mapping[str, Array], prefixes: list[str]) -> None:
     wrong = sorted(expected ^ set(tensors))
     if wrong:
         raise RunError(
-            "The tensors must be those of Embedding, recurrent layers and Dense. "
-            f"Received: {', '.join(wrong)} missing or unknown. The file is of another model."
+            "The tensors must be those of Embedding, recurrent layers and Dense. Received: "
+            f"{', '.join(wrong)} missing or unknown. The file is not one of textgen: restore it."
         )
 
 
-def _layer_tensors(layer: LayerWeights, prefix: str) -> dict[str, Array]:
+def _layer_tensors(layer: LayerWeights, prefix: str) -> dict[str, Float32Array]:
     tensors = {f"{prefix}.{part}": getattr(layer, name) for part, name in _LAYER_PARTS.items()}
     for name, parts in _OPTIONAL_PARTS.items():
         group = getattr(layer, name)
@@ -336,8 +337,8 @@ def _layer_tensors(layer: LayerWeights, prefix: str) -> dict[str, Array]:
     return tensors
 
 
-def _layer_from_tensors(tensors: Mapping[str, Array], prefix: str) -> LayerWeights:
-    def group(name: str) -> dict[str, Array]:
+def _layer_from_tensors(tensors: Mapping[str, Float32Array], prefix: str) -> LayerWeights:
+    def group(name: str) -> dict[str, Float32Array]:
         names = _OPTIONAL_PARTS.get(name, _LAYER_PARTS)
         path = f"{prefix}.{name}" if name else prefix
         return {
@@ -355,22 +356,22 @@ def _layer_from_tensors(tensors: Mapping[str, Array], prefix: str) -> LayerWeigh
 
 
 def _freeze(owner: object, **ranks: int) -> None:
-    """Put read-only contiguous views in the place of the arrays; refuse other types."""
+    """Replace arrays by read-only contiguous views; raise unless float32 of these ranks."""
     for name, rank in ranks.items():
         array = np.asarray(getattr(owner, name))
         if array.dtype != np.float32 or array.ndim != rank or 0 in array.shape:
             raise RunError(
                 f"`{name}` must be float32 with {rank} axes, none empty. "
-                f"Received: {array.dtype} {list(array.shape)}. The file is of another model."
+                f"Received: {array.dtype} {list(array.shape)}. Restore the weights from a copy."
             )
         view = np.ascontiguousarray(array).view()
         view.flags.writeable = False
         object.__setattr__(owner, name, view)
 
 
-def _require_shape(name: str, array: Array, expected: tuple[int, ...]) -> None:
+def _require_shape(name: str, array: Float32Array, expected: tuple[int, ...]) -> None:
     if array.shape != expected:
         raise RunError(
             f"`{name}` must have shape {list(expected)}. Received: {list(array.shape)}. "
-            "The tensors are not of one model."
+            "Restore the weights from a copy."
         )

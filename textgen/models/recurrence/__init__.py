@@ -1,1 +1,1 @@
-"""The recurrence on a CPU: the fused kernel, its gradient, and its reference implementation."""
+"""The recurrence on a CPU: the fused kernel, its gradient, and the reference implementation."""

@@ -1,63 +1,76 @@
-"""What the cells differ in for the fused kernel: one step forward, and the way back through it.
+"""Forward and backward steps of each cell for the fused kernel.
 
-A cell's gates are cut into pieces of `hidden_size` rows. The input product feeds the first
-`gates` pieces and the recurrent product the last `gates` pieces: of an LSTM and a plain cell
-that is the same pieces, of a GRU its candidate has one of each, at either end.
+Tensors have the features first and the batch last. A cell's pre-activations consist of pieces of
+`hidden_size` rows. The input product is added to the first `gates` pieces and the recurrent
+product to the last `gates` pieces. For an LSTM and a plain cell these are the same pieces; a
+GRU's candidate has a piece of each product, the first and the last, because its reset gate
+multiplies only the recurrent one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
 
 from textgen.config import Cell
 
+# The states that are carried, each `[hidden_size, batch]`, the output `h` first.
+States = tuple[tf.Tensor, ...]
+# Returns the gradient of `h` through the recurrent product from the gradients of the pieces.
+ThroughProduct = Callable[[tf.Tensor], tf.Tensor]
+
 
 @dataclass(frozen=True, kw_only=True)
 class FusedCell:
-    """One kind of cell, features first and the batch last.
+    """One type of cell.
 
     Attributes:
-        gates: Pieces that either product feeds.
-        pieces: Pieces whose gradients differ.
-        states: Tensors `[hidden_size, batch]` that are carried, the output `h` first.
-        kept: Of each tensor kept for the way back, what stands before `[hidden_size, batch]`.
-        arranged: Gives kernel and bias in the order of the pieces, `[inputs, gates *
-            hidden_size]` and a column `[pieces * hidden_size, 1]`; differentiable.
-        step: Takes both products, the biases and the states; gives the next states, and in
-            the dtype of the products the next `h` and what is kept.
-        back: Takes the gradients of the next states, what was kept, and a function that gives
-            the gradient of `h` through the recurrent product; gives the gradients of the
-            pieces, `[pieces * hidden_size, batch]`, and of the states.
+        gates: Number of pieces that each of the two products is added to.
+        pieces: Number of pieces whose gradients differ.
+        states: Number of tensors `[hidden_size, batch]` that are carried.
+        saved: Leading sizes of each tensor that is saved for the backward pass; its shape is
+            `[*sizes, hidden_size, batch]`.
+        arrange: Takes an input kernel and a bias as in `LayerWeights`; returns them in the order
+            of the pieces, `[inputs, gates * hidden_size]` and `[pieces * hidden_size, 1]`.
+            Differentiable.
+        step: Takes the input product and the recurrent product, `[gates * hidden_size, batch]`
+            in the dtype of the matrix products, the arranged bias, and the states; returns the
+            next states, and in the dtype of the products the next `h` and the saved tensors.
+        backward_step: Takes the gradients of the next states, the saved tensors, and
+            `ThroughProduct`; returns the gradients of the pieces, `[pieces * hidden_size,
+            batch]` in the dtype of the products, and those of the states.
     """
 
     gates: int
     pieces: int
     states: int
-    kept: tuple[tuple[int, ...], ...]
-    arranged: Callable
-    step: Callable
-    back: Callable
+    saved: tuple[tuple[int, ...], ...]
+    arrange: Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+    step: Callable[
+        [tf.Tensor, tf.Tensor, tf.Tensor, States], tuple[States, tf.Tensor, list[tf.Tensor]]
+    ]
+    backward_step: Callable[[States, Sequence[tf.Tensor], ThroughProduct], tuple[tf.Tensor, States]]
 
 
-def _gru_arranged(kernel, bias):
-    """Put the candidate's inputs first, then z and r, then the candidate's recurrence."""
-    size = kernel.shape[1] // 3
+def _arrange_gru(input_kernel: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Order the pieces: input part of the candidate, z, r, recurrent part of the candidate."""
+    size = input_kernel.shape[1] // 3
     joined = bias[0] + bias[1]
     biases = tf.concat([bias[0, 2 * size :], joined[: 2 * size], bias[1, 2 * size :]], axis=0)
-    return tf.roll(kernel, size, axis=1), biases[:, None]
+    return tf.roll(input_kernel, size, axis=1), biases[:, None]
 
 
-@tf.function(jit_compile=True)
-def _gru_step(x_gates, u_gates, biases, states):
-    """Go on by one step; see `fused_recurrence` for the equations.
+def _gru_step(
+    x_gates: tf.Tensor, u_gates: tf.Tensor, biases: tf.Tensor, states: States
+) -> tuple[States, tf.Tensor, list[tf.Tensor]]:
+    """Advance one time step; see `fused` for the equations.
 
-    The slopes say how the next state follows the candidate's inputs, z, r, and the
-    candidate's recurrent part, each before its activation. Made here, where all they need
-    is in registers, they leave one product to the backward pass.
+    The saved slopes are the derivatives of the next state by the pre-activations of the
+    candidate's input part, z, r and the candidate's recurrent part. Computed here, where their
+    operands are in registers, they leave one product to the backward pass.
     """
     (state,) = states
-    size, dtype, products = state.shape[0], state.dtype, x_gates.dtype
+    size, dtype, matmul_dtype = state.shape[0], state.dtype, x_gates.dtype
     x_gates, u_gates = tf.cast(x_gates, dtype), tf.cast(u_gates, dtype)
     joined = x_gates[size:] + u_gates[: 2 * size] + biases[size : 3 * size]
     update_reset = tf.sigmoid(joined)
@@ -69,31 +82,35 @@ def _gru_step(x_gates, u_gates, biases, states):
     by_u = by_c * r
     next_state = c + z_part
     slopes = tf.stack([by_c, z_part * rest, by_u * u_c * (1.0 - r), by_u])
-    rounded, *kept = (tf.cast(value, products) for value in (next_state, z, slopes))
-    return (next_state,), rounded, kept
+    rounded, *saved = (tf.cast(value, matmul_dtype) for value in (next_state, z, slopes))
+    return (next_state,), rounded, saved
 
 
-def _gru_back(d_states, kept, through_product):
-    (d_state,), (z, slopes) = d_states, kept
+def _gru_backward_step(
+    d_states: States, saved: Sequence[tf.Tensor], through_product: ThroughProduct
+) -> tuple[tf.Tensor, States]:
+    (d_state,), (z, slopes) = d_states, saved
     d_pieces = tf.cast(d_state, slopes.dtype) * slopes
     d_pieces = tf.reshape(d_pieces, [4 * z.shape[0], -1])
-    d_before = d_state * tf.cast(z, d_state.dtype) + through_product(d_pieces)
-    return d_pieces, (d_before,)
+    d_previous = d_state * tf.cast(z, d_state.dtype) + through_product(d_pieces)
+    return d_pieces, (d_previous,)
 
 
-def _as_given(kernel, bias):
-    return kernel, tf.transpose(bias)
+def _keep_order(input_kernel: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    return input_kernel, tf.transpose(bias)
 
 
-@tf.function(jit_compile=True)
-def _lstm_step(x_gates, u_gates, biases, states):
-    """Go on by one step, and keep six slopes.
+def _lstm_step(
+    x_gates: tf.Tensor, u_gates: tf.Tensor, biases: tf.Tensor, states: States
+) -> tuple[States, tf.Tensor, list[tf.Tensor]]:
+    """Advance one time step; see `fused` for the equations.
 
-    Of the next c by the input gate, the forget gate and the candidate before their
-    activation, of h by the output gate likewise, of h by the next c, of the next c by c.
+    Six slopes are saved: the derivatives of the next c by the pre-activations of the input gate,
+    the forget gate and the candidate; of h by that of the output gate; of h by the next c; and
+    of the next c by c.
     """
     _, c = states
-    dtype, products = c.dtype, x_gates.dtype
+    dtype, matmul_dtype = c.dtype, x_gates.dtype
     gates = tf.cast(x_gates, dtype) + tf.cast(u_gates, dtype) + biases
     i, f, g, o = tf.split(gates, 4, axis=0)
     i, f, g, o = tf.sigmoid(i), tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o)
@@ -102,33 +119,43 @@ def _lstm_step(x_gates, u_gates, biases, states):
     h = o * shown
     by_gates = [g * i * (1.0 - i), c * f * (1.0 - f), i * (1.0 - g * g), h * (1.0 - o)]
     slopes = tf.stack([*by_gates, o * (1.0 - shown * shown), f])
-    return (h, next_c), tf.cast(h, products), [tf.cast(slopes, products)]
+    return (h, next_c), tf.cast(h, matmul_dtype), [tf.cast(slopes, matmul_dtype)]
 
 
-@tf.function(jit_compile=True)
-def _lstm_slopes_back(d_h, d_c, slopes):
+def _through_lstm_gates(
+    d_h: tf.Tensor, d_c: tf.Tensor, slopes: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the gradients of the pieces and of the previous c."""
     by_i, by_f, by_g, by_o, by_c, f = tf.unstack(tf.cast(slopes, d_h.dtype))
     d_c = d_c + d_h * by_c
     d_pieces = tf.concat([d_c * by_i, d_c * by_f, d_c * by_g, d_h * by_o], axis=0)
     return tf.cast(d_pieces, slopes.dtype), d_c * f
 
 
-def _lstm_back(d_states, kept, through_product):
-    d_pieces, d_c = _lstm_slopes_back(*d_states, *kept)
+_compiled_through_lstm_gates = tf.function(_through_lstm_gates, jit_compile=True)
+
+
+def _lstm_backward_step(
+    d_states: States, saved: Sequence[tf.Tensor], through_product: ThroughProduct
+) -> tuple[tf.Tensor, States]:
+    d_pieces, d_c = _compiled_through_lstm_gates(*d_states, *saved)
     return d_pieces, (through_product(d_pieces), d_c)
 
 
-@tf.function(jit_compile=True)
-def _rnn_step(x_gates, u_gates, biases, states):
-    """Go on by one step, and keep the slope of h."""
+def _rnn_step(
+    x_gates: tf.Tensor, u_gates: tf.Tensor, biases: tf.Tensor, states: States
+) -> tuple[States, tf.Tensor, list[tf.Tensor]]:
+    """Advance one time step; the derivative of h by its pre-activation is saved."""
     (state,) = states
-    dtype, products = state.dtype, x_gates.dtype
+    dtype, matmul_dtype = state.dtype, x_gates.dtype
     h = tf.tanh(tf.cast(x_gates, dtype) + tf.cast(u_gates, dtype) + biases)
-    return (h,), tf.cast(h, products), [tf.cast(1.0 - h * h, products)]
+    return (h,), tf.cast(h, matmul_dtype), [tf.cast(1.0 - h * h, matmul_dtype)]
 
 
-def _rnn_back(d_states, kept, through_product):
-    (d_state,), (slope,) = d_states, kept
+def _rnn_backward_step(
+    d_states: States, saved: Sequence[tf.Tensor], through_product: ThroughProduct
+) -> tuple[tf.Tensor, States]:
+    (d_state,), (slope,) = d_states, saved
     d_pieces = tf.cast(d_state, slope.dtype) * slope
     return d_pieces, (through_product(d_pieces),)
 
@@ -138,27 +165,27 @@ FUSED_CELLS: dict[Cell, FusedCell] = {
         gates=3,
         pieces=4,
         states=1,
-        kept=((), (4,)),
-        arranged=_gru_arranged,
-        step=_gru_step,
-        back=_gru_back,
+        saved=((), (4,)),
+        arrange=_arrange_gru,
+        step=tf.function(_gru_step, jit_compile=True),
+        backward_step=_gru_backward_step,
     ),
     "lstm": FusedCell(
         gates=4,
         pieces=4,
         states=2,
-        kept=((6,),),
-        arranged=_as_given,
-        step=_lstm_step,
-        back=_lstm_back,
+        saved=((6,),),
+        arrange=_keep_order,
+        step=tf.function(_lstm_step, jit_compile=True),
+        backward_step=_lstm_backward_step,
     ),
     "rnn": FusedCell(
         gates=1,
         pieces=1,
         states=1,
-        kept=((),),
-        arranged=_as_given,
-        step=_rnn_step,
-        back=_rnn_back,
+        saved=((),),
+        arrange=_keep_order,
+        step=tf.function(_rnn_step, jit_compile=True),
+        backward_step=_rnn_backward_step,
     ),
 }

@@ -1,110 +1,194 @@
-"""The backward pass of the fused kernel, from the last step to the first.
+"""The backward pass of the fused kernel, from the last time step to the first.
 
-It goes in blocks: step by step through the gates of a block, then one product for the
-block and each kernel. Summed at every step, a kernel's gradient would move the whole
-kernel through memory a hundred times; kept for all steps at once, the gates' gradients
+It proceeds in blocks of steps: one step at a time through the gates of a block, then one matrix
+product per block and kernel. Summed at every step, a kernel's gradient would move the whole
+kernel through memory a hundred times; stored for all steps at once, the gradients of the gates
 would be the largest tensors of training.
 """
 
+from typing import NamedTuple
+
 import tensorflow as tf
 
-from textgen.models.recurrence.cells import FusedCell
+from textgen.models.recurrence.cells import FusedCell, States
 from textgen.models.recurrence.step_lists import flat, pop, step_list, unflat
 
-# as fast as 50 steps, and takes less memory (docs/experiments.md)
+# As fast as 50 steps, and takes less memory (docs/experiments.md#fused-kernel).
 _BLOCK = 25
+
+
+class ForwardPass(NamedTuple):
+    """What the backward pass needs of the forward pass, in the dtype of the matrix products.
+
+    Attributes:
+        x: The inputs, `[time, features, batch]`.
+        states: Every `h`, `[time + 1, hidden_size, batch]`, the initial one first.
+        stacks: One stack for each tensor of `FusedCell.saved`, the last step on top.
+    """
+
+    x: tf.Tensor
+    states: tf.Tensor
+    stacks: list[tf.Tensor]
+
+
+class Gradients(NamedTuple):
+    """The gradients of a window, in the dtype of the state but for the first.
+
+    Attributes:
+        inputs: `[time, features, batch]` in the dtype of the products; None: not requested.
+        initial_state: `[state_size, batch]`.
+        input_kernel: `[features, gates * hidden_size]`, arranged.
+        recurrent_kernel: `[hidden_size, gates * hidden_size]`.
+        biases: `[pieces * hidden_size, 1]`, arranged.
+    """
+
+    inputs: tf.Tensor | None
+    initial_state: tf.Tensor
+    input_kernel: tf.Tensor
+    recurrent_kernel: tf.Tensor
+    biases: tf.Tensor
 
 
 def backward(
     cell: FusedCell,
+    forward: ForwardPass,
     d_outputs: tf.Tensor,
     d_last: tf.Tensor,
-    x: tf.Tensor,
-    states: tf.Tensor,
-    kept: list[tf.Tensor],
-    kernel: tf.Tensor | None,
+    input_kernel: tf.Tensor | None,
     recurrent_kernel: tf.Tensor,
-) -> tuple[tf.Tensor | None, ...]:
-    """Return the gradients of inputs, initial state, kernel, recurrent kernel and biases.
+) -> Gradients:
+    """Return the gradients of a window.
 
     Args:
-        cell: Whose gates they are; kernel and biases as its `arranged` gives them.
-        d_outputs: `[time, hidden_size, batch]`.
-        d_last: `[state_size, batch]`, the dtype of the gates and of the gradients.
-        x: The inputs, `[time, features, batch]`, in the dtype of the products.
-        states: Every `h`, `[time + 1, hidden_size, batch]` in the dtype of the products, the
-            initial one first.
-        kept: The stacks of what `cell.step` keeps, the last step on top.
-        kernel: `[features, gates * hidden_size]` in the dtype of the products; None: no
-            gradient of the inputs is wanted.
+        cell: The cell that ran.
+        forward: What it left.
+        d_outputs: Gradient of the outputs, `[time, hidden_size, batch]`.
+        d_last: Gradient of the last state, `[state_size, batch]`.
+        input_kernel: `[features, gates * hidden_size]`, arranged, in the dtype of the products;
+            None: the gradient of the inputs is not requested.
         recurrent_kernel: `[hidden_size, gates * hidden_size]` in the dtype of the products.
 
     Returns:
-        The gradients, the first in the dtype of the products or None.
+        The gradients.
     """
+    x, states, stacks = forward
     time, batch = tf.shape(x)[0], tf.shape(x)[2]
-    (size, rows), dtype = recurrent_kernel.shape, d_last.dtype
-    shapes = [x.shape[1], rows], [size, rows], [1, cell.pieces * size]
-    sums = [tf.zeros(shape, dtype) for shape in shapes]
-    d_inputs = [] if kernel is None else [step_list(time, x.shape[1:], x.dtype)]
 
-    def block(end, d_states, d_inputs, sums, stacks):
+    def block(
+        end: tf.Tensor,
+        d_states: States,
+        d_inputs: list[tf.TensorArray],
+        sums: list[tf.Tensor],
+        stacks: list[tf.Tensor],
+    ) -> tuple[tf.Tensor, States, list[tf.TensorArray], list[tf.Tensor], list[tf.Tensor]]:
         begin = tf.maximum(end - _BLOCK, 0)
         d_states, stacks, d_pieces = _through_gates(
             cell, begin, end, d_states, d_outputs, stacks, recurrent_kernel
         )
-        by_kernels = _by_kernels(x[begin:end], states[begin:end], d_pieces, rows)
-        sums = [a + tf.cast(b, dtype) for a, b in zip(sums, by_kernels, strict=True)]
-        d_inputs = [
-            blocks.scatter(tf.range(begin, end), unflat(tf.matmul(kernel, d_pieces[:rows]), batch))
-            for blocks in d_inputs
-        ]
+        sums = _add_products(sums, x[begin:end], states[begin:end], d_pieces)
+        d_inputs = _write_inputs(d_inputs, begin, end, input_kernel, d_pieces, batch)
         return begin, d_states, d_inputs, sums, stacks
 
     d_states = tuple(tf.split(d_last, cell.states, axis=0))
-    _, d_states, d_inputs, (d_kernel, d_recurrent_kernel, d_biases), _ = tf.while_loop(
+    sums = _zero_sums(cell, x, recurrent_kernel, d_last.dtype)
+    # A list of none or one, so that the loop's variables have one structure either way.
+    d_inputs = [] if input_kernel is None else [step_list(time, x.shape[1:], x.dtype)]
+    _, d_states, d_inputs, sums, _ = tf.while_loop(
         lambda end, *_: end > 0,
         block,
-        [time, d_states, d_inputs, sums, kept],
+        [time, d_states, d_inputs, sums, stacks],
         parallel_iterations=1,
     )
-    stacked = d_inputs[0].stack() if d_inputs else None
-    d_initial = tf.concat(d_states, axis=0)
-    return stacked, d_initial, d_kernel, d_recurrent_kernel, tf.transpose(d_biases)
+    d_input_kernel, d_recurrent_kernel, d_biases = sums
+    return Gradients(
+        d_inputs[0].stack() if d_inputs else None,
+        tf.concat(d_states, axis=0),
+        d_input_kernel,
+        d_recurrent_kernel,
+        tf.transpose(d_biases),
+    )
 
 
-def _by_kernels(x, states, d_pieces, rows):
-    """Return what a block adds to the gradients of the kernels and of the biases."""
+def _zero_sums(
+    cell: FusedCell, x: tf.Tensor, recurrent_kernel: tf.Tensor, dtype: tf.DType
+) -> list[tf.Tensor]:
+    """Return zeros for the gradients of input kernel, recurrent kernel and biases as a row."""
+    size, rows = recurrent_kernel.shape
+    shapes = [x.shape[1], rows], [size, rows], [1, cell.pieces * size]
+    return [tf.zeros(shape, dtype) for shape in shapes]
+
+
+def _add_products(
+    sums: list[tf.Tensor], x: tf.Tensor, states: tf.Tensor, d_pieces: tf.Tensor
+) -> list[tf.Tensor]:
+    """Return the sums with the share of one block added.
+
+    Args:
+        sums: As `_zero_sums` shapes them.
+        x: Inputs of the block, `[steps, features, batch]`.
+        states: The `h` that each of its steps read, `[steps, hidden_size, batch]`.
+        d_pieces: `[pieces * hidden_size, steps * batch]`.
+    """
+    rows = sums[0].shape[1]
     ones = tf.ones([1, tf.shape(d_pieces)[1]], x.dtype)
     pairs = (flat(x), d_pieces[:rows]), (flat(states), d_pieces[-rows:]), (ones, d_pieces)
-    return [tf.matmul(left, right, transpose_b=True) for left, right in pairs]
+    products = [tf.matmul(left, right, transpose_b=True) for left, right in pairs]
+    return [
+        total + tf.cast(product, total.dtype) for total, product in zip(sums, products, strict=True)
+    ]
 
 
-def _through_gates(cell, begin, end, d_states, d_outputs, stacks, recurrent_kernel):
-    """Go back from step `end` to `begin`.
+def _write_inputs(
+    d_inputs: list[tf.TensorArray],
+    begin: tf.Tensor,
+    end: tf.Tensor,
+    input_kernel: tf.Tensor | None,
+    d_pieces: tf.Tensor,
+    batch: tf.Tensor,
+) -> list[tf.TensorArray]:
+    """Write the gradients of the inputs of the steps `begin` to `end`, if they are requested."""
+    if input_kernel is None:
+        return d_inputs
+    (steps,), rows = d_inputs, input_kernel.shape[1]
+    columns = tf.matmul(input_kernel, d_pieces[:rows])
+    return [steps.scatter(tf.range(begin, end), unflat(columns, batch))]
 
-    It gives the gradients of the states before `begin`, what is left of the stacks, and
-    `[pieces * hidden_size, steps * batch]` in the dtype of the products: the gradients of
-    the pieces of the gates, before activation.
+
+def _through_gates(
+    cell: FusedCell,
+    begin: tf.Tensor,
+    end: tf.Tensor,
+    d_states: States,
+    d_outputs: tf.Tensor,
+    stacks: list[tf.Tensor],
+    recurrent_kernel: tf.Tensor,
+) -> tuple[States, list[tf.Tensor], tf.Tensor]:
+    """Go through the gates from step `end` back to `begin`.
+
+    Returns:
+        The gradients of the states before `begin`, the rest of the stacks, and the gradients of
+        the pieces, `[pieces * hidden_size, steps * batch]` in the dtype of the products.
     """
     shape, dtype = d_states[0].shape, d_states[0].dtype
-    rows, products = recurrent_kernel.shape[1], recurrent_kernel.dtype
+    rows, matmul_dtype = recurrent_kernel.shape[1], recurrent_kernel.dtype
 
-    def through_product(d_pieces):
+    def through_product(d_pieces: tf.Tensor) -> tf.Tensor:
         return tf.cast(tf.matmul(recurrent_kernel, d_pieces[-rows:]), dtype)
 
-    def step(t, d_states, d_pieces, stacks):
+    def step(
+        t: tf.Tensor, d_states: States, d_pieces: tf.TensorArray, stacks: list[tf.Tensor]
+    ) -> tuple[tf.Tensor, States, tf.TensorArray, list[tf.Tensor]]:
         popped = [
-            pop(stack, [*leading, *shape], products)
-            for stack, leading in zip(stacks, cell.kept, strict=True)
+            pop(stack, [*leading, *shape], matmul_dtype)
+            for stack, leading in zip(stacks, cell.saved, strict=True)
         ]
-        kept, stacks = zip(*popped, strict=True)
+        saved = [value for value, _ in popped]
         d_output, *others = d_states
         d_states = d_output + tf.cast(d_outputs[t], dtype), *others
-        d_piece, d_states = cell.back(d_states, kept, through_product)
-        return t - 1, d_states, d_pieces.write(t - begin, d_piece), list(stacks)
+        d_piece, d_states = cell.backward_step(d_states, saved, through_product)
+        return t - 1, d_states, d_pieces.write(t - begin, d_piece), [rest for _, rest in popped]
 
-    d_pieces = step_list(end - begin, [cell.pieces * shape[0], shape[1]], products)
+    d_pieces = step_list(end - begin, [cell.pieces * shape[0], shape[1]], matmul_dtype)
     _, d_states, d_pieces, stacks = tf.while_loop(
         lambda t, *_: t >= begin, step, [end - 1, d_states, d_pieces, stacks], parallel_iterations=1
     )
