@@ -88,8 +88,8 @@ $(VENV)/.installed: requirements.lock pyproject.toml textgen/version.py | $(RUN_
 	$(INSTALL_PROJECT)
 	touch $@
 
-# Its lock contains all of requirements.lock, in the same versions. Two packages in it write the
-# module docstring_parser: that of pydoclint, which extends that of tyro, has to come last.
+# Its lock contains all of requirements.lock, in the same versions. Two packages in it install the
+# module docstring_parser: pydoclint's extends tyro's, and must be installed last.
 $(VENV)/.installed-dev: requirements-dev.lock pyproject.toml textgen/version.py | $(RUN_PYTHON)
 	$(PIP_INSTALL) --require-hashes -r requirements-dev.lock
 	awk '/^[^ ]/ { found = /^docstring-parser-fork==/ } found' requirements-dev.lock > $(VENV)/last.txt

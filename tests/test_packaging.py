@@ -115,6 +115,14 @@ def test_every_import_is_declared(path):
             assert known, f"{path} imports {package}"
 
 
+def test_make_bench_runs_every_benchmark():
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    recipe = makefile[makefile.index("\nbench:") : makefile.index("\nlock:")]
+    modules = (ROOT / "benchmarks").glob("*.py")
+    programs = {path.stem for path in modules if "__main__" in path.read_text("utf-8").split('"')}
+    assert programs and programs <= set(re.findall(r"\w+", recipe))
+
+
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory):
     """The wheel, built from the checkout by the backend of this environment."""
