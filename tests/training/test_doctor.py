@@ -1,80 +1,115 @@
-"""The doctor: what it finds, and whom it blames."""
-
-import json
+"""The doctor: versions, the kernel of each layer, and why a faster one is not used."""
 
 import pytest
 import tensorflow as tf
 
-from textgen.cli import main
 from textgen.config import ModelConfig, RunConfig, TrainingConfig
 from textgen.models import kernels
+from textgen.training import doctor
 from textgen.training.doctor import diagnose
 
 
-def test_every_layer_has_its_kernel_and_a_faster_one_has_somebody_to_blame():
+@pytest.fixture
+def without_gpu():
     if tf.config.list_logical_devices("GPU"):
         pytest.skip("a GPU is visible")
+
+
+def test_versions_are_compared_with_the_bounds_of_the_package(monkeypatch):
+    bounds = {"python": ">=3.11,<3.14", "tensorflow": ">=2.21,<2.22", "keras": None}
+    monkeypatch.setattr(doctor, "required_version", bounds.get)
+    monkeypatch.setattr(doctor, "installed_version", {"tensorflow": "2.21.0"}.get)
+    monkeypatch.setattr(doctor.platform, "python_version", lambda: "3.12.1")
+    assert diagnose()["versions"] == [
+        {"name": "python", "found": "3.12.1", "wanted": ">=3.11,<3.14"},
+        {"name": "tensorflow", "found": "2.21.0", "wanted": ">=2.21,<2.22"},
+        {"name": "keras", "found": "not found", "wanted": None},
+    ]
+
+
+def test_every_layer_has_its_kernel_and_the_reason_for_it(without_gpu):
     config = RunConfig(
-        model=ModelConfig(num_layers=3),
+        model=ModelConfig(num_layers=3, cell="lstm"),
         training=TrainingConfig(kernel="reference", matmul_dtype="float32"),
     )
     layers = diagnose(config)["layers"]
-    assert [layer["name"] for layer in layers] == ["gru_0", "gru_1", "gru_2"]
+    assert [layer["name"] for layer in layers] == ["lstm_0", "lstm_1", "lstm_2"]
     for layer in layers:
-        assert layer["kernel"] == "reference"
-        assert "--kernel reference was asked for" in layer["blame"]
-        assert "cudnn: " in layer["blame"]
+        assert (layer["kernel"], layer["matmul_dtype"]) == ("reference", "float32")
+        assert "`kernel=reference` was requested" in layer["reason"]
+        assert "cudnn: " in layer["reason"]
 
 
-def test_a_run_that_asks_for_what_cannot_run_here_is_diagnosed_all_the_same():
-    if tf.config.list_logical_devices("GPU"):
-        pytest.skip("a GPU is visible")
+def test_a_requested_dtype_is_the_reason_for_a_slower_layer(without_gpu, monkeypatch):
+    monkeypatch.setattr(kernels, "bfloat16_unit", lambda: "amx_bf16")
+    config = RunConfig(training=TrainingConfig(matmul_dtype="float32"))
+    (layer,) = diagnose(config)["layers"]
+    assert (layer["kernel"], layer["matmul_dtype"]) == ("fused", "float32")
+    assert layer["reason"].startswith("`matmul_dtype=float32` was requested; cudnn: ")
+    (layer,) = diagnose()["layers"]
+    assert (layer["matmul_dtype"], layer["matmul_dtype_reason"]) == (
+        "bfloat16",
+        "the CPU has amx_bf16",
+    )
+    assert layer["reason"].startswith("cudnn: ")
+
+
+def test_settings_that_are_unavailable_here_are_diagnosed_with_the_fastest_kernel(without_gpu):
     config = RunConfig(training=TrainingConfig(kernel="cudnn"))
     (layer,) = diagnose(config)["layers"]
     assert layer["kernel"] == "fused"
-    assert "cannot run here" in layer["blame"]
+    assert "unavailable on this machine: `kernel=cudnn`" in layer["reason"]
 
 
 @pytest.mark.parametrize(
-    "found, blame",
+    "found, reason",
     [
         ({"driver": False, "cuda": True, "cudnn": True}, "no NVIDIA driver"),
         ({"driver": True, "cuda": True, "cudnn": False}, "libcudnn.so.9"),
         ({"driver": True, "cuda": True, "cudnn": True}, "CUDA_VISIBLE_DEVICES"),
     ],
 )
-def test_the_nearest_cause_is_blamed(monkeypatch, found, blame):
-    if tf.config.list_logical_devices("GPU"):
-        pytest.skip("a GPU is visible")
+def test_the_nearest_cause_is_the_reason(without_gpu, monkeypatch, found, reason):
     monkeypatch.setattr(kernels, "library_is_there", found.get)
     monkeypatch.setattr(tf.test, "is_built_with_cuda", lambda: True)
-    assert blame in diagnose()["gpu"]["blame"]
+    assert reason in diagnose()["gpu"]["reason"]
 
 
-def test_a_tensorflow_without_cuda_is_blamed_first(monkeypatch):
-    if tf.config.list_logical_devices("GPU"):
-        pytest.skip("a GPU is visible")
+def test_a_tensorflow_without_cuda_is_the_first_reason(without_gpu, monkeypatch):
     monkeypatch.setattr(tf.test, "is_built_with_cuda", lambda: False)
-    assert "without CUDA" in diagnose()["gpu"]["blame"]
+    assert "without CUDA" in diagnose()["gpu"]["reason"]
 
 
-def test_measuring_gives_a_rate_for_each_kernel_that_can_run():
-    small = RunConfig(
-        model=ModelConfig(embedding_dim=4, hidden_size=8),
-        training=TrainingConfig(batch_size=4, seq_len=5),
+@pytest.mark.parametrize(
+    "is_there, version, shown", [(False, "12.9", None), (True, "12.9", "12.9"), (True, None, "yes")]
+)
+def test_a_gpu_library_has_the_version_of_its_package(monkeypatch, is_there, version, shown):
+    monkeypatch.setattr(doctor, "library_is_there", lambda name: is_there)
+    monkeypatch.setattr(doctor, "installed_version", lambda package: version)
+    found = diagnose()["gpu"]["found"]
+    assert (found["cuda"], found["cudnn"]) == (shown, shown)
+    assert found["driver"] == ("yes" if is_there else None)
+
+
+def test_instruction_sets_are_those_that_the_cpu_states(monkeypatch):
+    monkeypatch.setattr(doctor, "cpu_flags", lambda: {"amx_bf16", "sse2", "avx2"})
+    assert diagnose()["cpu"]["instruction_sets"] == ["avx2", "amx_bf16"]
+
+
+def test_every_kernel_that_can_run_is_measured_with_every_dtype(without_gpu, monkeypatch):
+    monkeypatch.setattr(
+        doctor,
+        "measure_tokens_per_second",
+        lambda model, vocab_size, training, execution: {
+            ("fused", "float32"): 100.4 + vocab_size,
+            ("fused", "bfloat16"): 200.6 + training.batch_size,
+            ("reference", "float32"): 50.0 + model.hidden_size,
+        }[execution.kernel, execution.matmul_dtype],
     )
-    rows = diagnose(small, 7, measure=True)["measured"]
-    assert {("fused", "float32"), ("fused", "bfloat16"), ("reference", "float32")} <= {
-        (row["kernel"], row["matmul_dtype"]) for row in rows
-    }
-    assert all(row["tokens_per_second"] > 0 for row in rows)
-
-
-def test_the_command_prints_a_table_for_people_and_json_for_machines(capfd, tiny_run):
-    assert main(["doctor", str(tiny_run.path)], prog="textgen") == 0
-    table = capfd.readouterr().out
-    assert "tensorflow" in table and "gru_0" in table
-    assert main(["doctor", str(tiny_run.path), "--json"], prog="textgen") == 0
-    findings = json.loads(capfd.readouterr().out)
-    assert findings["layers"][0]["kernel"] in ("cudnn", "fused")
-    assert main(["doctor", "one", "two"], prog="textgen") == 2
+    config = RunConfig(model=ModelConfig(hidden_size=8), training=TrainingConfig(batch_size=4))
+    assert diagnose(config, 7, measure=True)["measured"] == [
+        {"kernel": "fused", "matmul_dtype": "float32", "tokens_per_second": 107},
+        {"kernel": "fused", "matmul_dtype": "bfloat16", "tokens_per_second": 205},
+        {"kernel": "reference", "matmul_dtype": "float32", "tokens_per_second": 58},
+    ]
+    assert "measured" not in diagnose(config, 7)

@@ -31,7 +31,7 @@ from textgen.training.progress import Progress
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Session:
-    """What one call of `train` or `resume` works with.
+    """The parts of one call of `train` or `resume`.
 
     Attributes:
         run: The run directory.
