@@ -1,7 +1,14 @@
 """Settings of older schemas under their present names."""
 
+import pytest
+
 from textgen.config import RunConfig
-from textgen.config.migrations import migrate_config
+from textgen.config.migrations import (
+    ENVIRONMENT_SCHEMA_VERSION,
+    migrate_config,
+    migrate_environment,
+)
+from textgen.errors import ConfigError
 
 SCHEMA_1 = {
     "schema_version": 1,
@@ -37,3 +44,44 @@ def test_the_present_schema_passes_unchanged():
     values = RunConfig().to_dict()
     expected = {name: value for name, value in values.items() if name != "schema_version"}
     assert migrate_config(values) == expected
+
+
+SCHEMA_1_ENVIRONMENT = {
+    "python": "3.11.7",
+    "gru_kernel": "fused",
+    "gru_kernel_reason": "no GPU",
+    "precision": "bfloat16",
+    "precision_reason": "the CPU has amx_bf16",
+    "shards": 2,
+}
+ENVIRONMENT = {
+    "python": "3.11.7",
+    "kernel": "fused",
+    "kernel_reason": "no GPU",
+    "matmul_dtype": "bfloat16",
+    "matmul_dtype_reason": "the CPU has amx_bf16",
+    "shards": 2,
+}
+
+
+def test_an_environment_without_a_schema_is_read_with_every_value_kept():
+    assert migrate_environment(SCHEMA_1_ENVIRONMENT) == ENVIRONMENT
+
+
+def test_an_environment_of_the_present_schema_passes_unchanged():
+    values = {"schema_version": ENVIRONMENT_SCHEMA_VERSION, **ENVIRONMENT}
+    assert migrate_environment(values) == ENVIRONMENT
+
+
+@pytest.mark.parametrize("migrate", [migrate_config, migrate_environment])
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"schema_version": 3}, "at most 2. Received: 3"),
+        ({"schema_version": "2"}, "must be an integer. Received: '2'"),
+        ([], r"JSON object. Received: \[\]"),
+    ],
+)
+def test_newer_and_damaged_schemas_are_refused(migrate, values, message):
+    with pytest.raises(ConfigError, match=message):
+        migrate(values)
