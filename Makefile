@@ -10,7 +10,7 @@ LOCK = $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.1
 	--generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(LOCK_FLAGS)
 
 # What the oldest and the other interpreters run: every engine, sampler and tokenizer, one training.
-QUICK_TESTS = tests/sampling tests/tokenizers tests/engines tests/generation tests/cli/test_cli.py
+QUICK_TESTS = tests/sampling tests/tokenizers tests/engines tests/generation tests/cli
 QUICK_FLAGS =
 OTHER_PYTHONS ?= 3.12 3.13
 
