@@ -26,6 +26,7 @@ from textgen.config.inference import (
     NumAlternatives,
     NumBeams,
     NumSamples,
+    QuantizedFormat,
     WeightsFormat,
 )
 from textgen.config.limits import require
@@ -61,6 +62,7 @@ __all__ = [
     "NumSamples",
     "Passes",
     "PresetName",
+    "QuantizedFormat",
     "ResolvedDtype",
     "ResolvedKernel",
     "RunConfig",

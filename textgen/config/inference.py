@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 from textgen.config.limits import Limits
 
 EngineName = Literal["auto", "numpy", "onnx", "reference", "tensorflow"]
-WeightsFormat = Literal["float32", "int8", "int4"]
+QuantizedFormat = Literal["int8", "int4"]
+WeightsFormat = Literal["float32", QuantizedFormat]
 
 # Texts generated from one prompt in one call.
 NumSamples = Annotated[int, Limits(minimum=1, maximum=100_000)]

@@ -41,7 +41,7 @@ def serialize_weights(weights: ModelWeights, tokenizer_fingerprint: str) -> byte
         "tensors_sha256": tensors_sha256(tensors),
         **({"residual": "true"} if weights.residual else {}),
     }
-    return _with_sorted_header(save(dict(tensors), metadata))
+    return with_sorted_header(save(dict(tensors), metadata))
 
 
 def load_weights(path: Path | str, tokenizer_fingerprint: str) -> ModelWeights:
@@ -75,7 +75,7 @@ def load_weights(path: Path | str, tokenizer_fingerprint: str) -> ModelWeights:
     return ModelWeights.from_tensors(tensors, residual="residual" in metadata)
 
 
-def _with_sorted_header(content: bytes) -> bytes:
+def with_sorted_header(content: bytes) -> bytes:
     """Return the file with sorted header keys: safetensors writes them in hash map order."""
     size = int.from_bytes(content[:8], "little")
     header = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True, separators=(",", ":"))
