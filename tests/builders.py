@@ -1,11 +1,15 @@
-"""Builders that several test modules share: random models of every kind, and a tokenizer of bytes."""
+"""Builders for several test modules: random models, quantized weights, draws, and a tokenizer."""
 
 import codecs
 from itertools import product
 
 import numpy as np
 
+from textgen.engines.quantization import quantize_int4, quantize_int8
+from textgen.models.quantized import QuantizedWeights
 from textgen.models.weights import GATES, ModelWeights
+from textgen.sampling import StepContext, build_processors, pick, pick_greedy
+from textgen.storage import tensors_sha256
 
 PARTS = ("output_gate", "initial_state", "residual", "layer_norm")
 
@@ -79,6 +83,127 @@ def make_lively_weights(vocab_size=23, hidden_size=48, **parts):
     }
     tensors["dense.kernel"] *= 4
     return ModelWeights.from_tensors(tensors, residual=weights.residual)
+
+
+def assert_close(actual, expected, rtol=1e-4, atol=1e-5):
+    """Equal up to float32 rounding."""
+    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
+
+
+def with_exact_inputs(weights):
+    """Weights whose first input product is exact, in whatever order a machine adds it up."""
+    tensors = weights.to_tensors()
+    for name in ("embedding", f"{weights.cell}_0.kernel", f"{weights.cell}_0.bias"):
+        tensors[name] = np.rint(tensors[name] * 64) / np.float32(64)
+    return ModelWeights.from_tensors(tensors, residual=weights.residual)
+
+
+def make_quantized(weights, weights_format):
+    """Quantized weights that are the same on every machine: int4 is not calibrated."""
+    from textgen.engines.onnx.graph_weights import layer_products
+
+    quantize = {
+        "int8": quantize_int8,
+        "int4": lambda matrix: quantize_int4(matrix, np.eye(len(matrix))),
+    }
+    return QuantizedWeights(
+        weights_format=weights_format,
+        products=tuple(map(quantize[weights_format], layer_products(weights))),
+        weights_sha256=tensors_sha256(weights.to_tensors()),
+    )
+
+
+def run_block(block, inputs, outputs):
+    """What the nodes of an ONNX block compute: arrays by the names of its outputs' values."""
+    import onnxruntime
+    from onnx import helper
+
+    infos = [
+        helper.make_tensor_value_info(
+            name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
+        )
+        for name, array in inputs.items()
+    ]
+    results = [helper.make_empty_tensor_value_info(name) for name in outputs]
+    graph = helper.make_graph(block.nodes, "test", infos, results, block.constants.tensors)
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    return session.run(list(outputs), inputs)
+
+
+def draw_step_by_step(engine, token_ids, state, uniforms, sampling, bias=None):
+    """What `run_loop` must equal: an engine's steps, the processors, and `pick`."""
+    drawn = []
+    for step_uniforms in uniforms:
+        logits, state = engine.decode_step(token_ids, state)
+        token_ids = draw(logits, step_uniforms, sampling, bias)
+        drawn.append(token_ids)
+    return np.array(drawn), state
+
+
+def draw(logits, uniforms, sampling, bias=None):
+    """One token per row, as `sampling` says."""
+    context = StepContext(
+        history=np.full((len(logits), 1), -1, np.int32),
+        temperature=sampling.temperature,
+        uniforms=np.zeros(len(logits)),
+        max_surprise=np.zeros(len(logits)),
+    )
+    for process in build_processors(sampling, bias):
+        logits = process(logits, context)
+    return pick(logits, uniforms) if sampling.temperature else pick_greedy(logits)
+
+
+def find_safe_draws(make_model, make_engine, batch, steps, sampling, bias=None, noise=1e-4):
+    """A model, a start and uniforms whose draws no float rounding can change.
+
+    Two ways to add up the same product differ by rounding, which other machines do otherwise.
+    They must still draw the same tokens where a small change of the logits does not matter.
+
+    Args:
+        make_model: Takes a seed and returns a model.
+        make_engine: Takes a model and returns the engine that draws step by step.
+        batch: Rows, which start with the first tokens.
+        steps: Tokens of each row.
+        sampling: How tokens are drawn.
+        bias: `[vocab_size]`, added to the logits.
+        noise: How far each logit may move, nats.
+
+    Returns:
+        The model, the arguments of `run_loop` up to the uniforms, and the uniforms.
+    """
+    for seed in range(100):
+        model = make_model(seed)
+        engine = make_engine(model)
+        start = np.arange(batch, dtype=np.int32), engine.initial_state(batch)
+        uniforms = make_safe_uniforms(engine, *start, steps, sampling, bias, noise)
+        if uniforms is not None:
+            return model, start, uniforms
+    raise AssertionError("Every model draws tokens that rounding can change.")
+
+
+def make_safe_uniforms(engine, token_ids, state, steps, sampling, bias=None, noise=1e-4):
+    """Uniforms `[steps, batch]` as in `find_safe_draws`; None if there are none."""
+    random = np.random.default_rng(4)
+    uniforms = np.empty((steps, len(token_ids)))
+    for step in range(steps):
+        logits, state = engine.decode_step(token_ids, state)
+        moves = noise * random.uniform(-1, 1, (9, *logits.shape)).astype(np.float32)
+        moves[0] = 0
+        unsafe = np.arange(len(logits))
+        for _ in range(100):
+            uniforms[step, unsafe] = random.random(len(unsafe))
+            moved = (logits + moves).reshape(-1, logits.shape[-1])
+            drawn = draw(moved, np.tile(uniforms[step], 9), sampling, bias).reshape(9, -1)
+            token_ids, unsafe = drawn[0], np.flatnonzero((drawn != drawn[0]).any(axis=0))
+            if not len(unsafe):
+                break
+        if len(unsafe):
+            return None
+    return uniforms
 
 
 class PieceDecoder:

@@ -1,3 +1,5 @@
+"""Rounding to 8 and 4 bits: levels, layout, and errors of products."""
+
 import numpy as np
 import pytest
 
@@ -15,7 +17,7 @@ def make_matrix(rows=200, width=7, seed=0):
 
 
 def make_states(rows=200, number=2000, seed=1):
-    """Unit after unit much like the one before, as a trained model's are."""
+    """Correlated units, as in a trained model."""
     random = np.random.default_rng(seed)
     return np.tanh(0.2 * random.standard_normal((number, 8)) @ random.standard_normal((8, rows)))
 
@@ -76,7 +78,7 @@ def test_knowing_the_states_makes_the_error_of_a_product_several_times_smaller()
     assert errors[1] < errors[0] / 3
 
 
-def test_units_that_never_move_do_no_harm():
+def test_units_that_never_change_do_no_harm():
     matrix = make_matrix()
     for covariance in (np.zeros((200, 200)), np.diag([1.0] + [0.0] * 199)):
         assert np.isfinite(quantize_int4(matrix, covariance).dequantize()).all()
@@ -88,7 +90,7 @@ def test_zeros_and_numbers_too_small_for_a_scale_become_zeros():
     assert (quantize_int4(matrix, np.eye(40), block_size=16).dequantize() == 0).all()
 
 
-def test_a_column_is_rounded_alike_alone_and_beside_others():
+def test_a_column_is_rounded_the_same_alone_and_beside_others():
     matrix, covariance = make_matrix(), np.cov(make_states().T)
     some = slice(2, 5)
     for quantize in (quantize_int8, lambda m: quantize_int4(m, covariance), lambda m: m):
@@ -100,7 +102,7 @@ def test_a_column_is_rounded_alike_alone_and_beside_others():
             np.testing.assert_allclose(cut.dequantize(), part.dequantize(), atol=1e-6)
 
 
-def test_a_state_comes_back_within_half_a_level_and_is_clipped():
+def test_a_state_is_restored_within_half_a_level_and_clipped():
     state = np.float32([[-1, -0.5, 0, 0.3, 1, 7, -7]])
     levels = quantize_state(state)
     np.testing.assert_array_equal(levels, [[1, 64, 128, 166, 255, 255, 1]])

@@ -1,9 +1,20 @@
 """Engines: token ids and a state in, logits and the next state out.
 
-An engine has never heard of text, and does not decide when to stop.
+`base` has their protocols and `registry` the choice between them. An engine does NOT know text,
+or when to stop.
 """
 
 from textgen.engines.base import Engine, LoopEngine
-from textgen.engines.registry import choose_engine, make_engine
+from textgen.engines.quantized import load_or_quantize, quantize_weights
+from textgen.engines.registry import EnginePool, choose_engine, make_engine, require_engine
 
-__all__ = ["Engine", "LoopEngine", "choose_engine", "make_engine"]
+__all__ = [
+    "Engine",
+    "EnginePool",
+    "LoopEngine",
+    "choose_engine",
+    "load_or_quantize",
+    "make_engine",
+    "quantize_weights",
+    "require_engine",
+]

@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 
 from textgen.arrays import Float32Array, Float64Array, Int32Array, IntArray, State
 from textgen.config import SamplingConfig
+from textgen.sampling import FILTER_SETTINGS
 
 # Settings that the caller of `run_loop` applies: when a text ends, the uniforms, and the bias.
 CALLER_SETTINGS = frozenset(
@@ -43,9 +44,6 @@ REFINED_SETTINGS: Mapping[str, frozenset[str]] = {
     ),
     "xtc_threshold": frozenset({"xtc_probability"}),
 }
-
-# Settings that have no effect at temperature 0, where the most probable token is taken.
-SAMPLED_SETTINGS = frozenset({"mirostat", "top_n_sigma", "typical_p", "xtc_probability"})
 
 
 class Engine(Protocol):
@@ -158,6 +156,7 @@ def unsupported_settings(sampling: SamplingConfig, applied: frozenset[str]) -> f
         field.name for field in fields(sampling) if getattr(sampling, field.name) != field.default
     }
     if sampling.temperature == 0:
-        changed -= SAMPLED_SETTINGS
+        # The most probable token survives every filter.
+        changed.difference_update(FILTER_SETTINGS)
     ineffective = {name for name, main in REFINED_SETTINGS.items() if not changed & main}
     return frozenset(changed - ineffective - applied - CALLER_SETTINGS)

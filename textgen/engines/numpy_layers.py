@@ -1,9 +1,9 @@
-"""The recurrent layers of the NumPy engine, each held to its slow twin in `reference`.
+"""The recurrent layers of the NumPy engine, tested against `reference_engine`.
 
-They know arrays. They do NOT know token ids, or how layers stand on each other.
+This module knows arrays. It does NOT know token ids, or how layers are stacked.
 
-`sigmoid(x) = (1 + tanh(x / 2)) / 2`, and the halves inside are multiplied into the weights
-beforehand, which is exact in binary: all gates of a step cost one call of tanh or two.
+`sigmoid(x) = (1 + tanh(x / 2)) / 2`, and the inner halves are multiplied into the weights
+beforehand, which is exact in binary: all gates of a step cost one or two calls of tanh.
 """
 
 from collections.abc import Callable
@@ -11,84 +11,88 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from textgen.arrays import Float32Array, FloatArray
 from textgen.config import Cell
-from textgen.models.weights import NORM_EPSILON, LayerWeights, NormWeights, OutputGateWeights
+from textgen.engines.common import normalize
+from textgen.models.weights import LayerWeights, NormWeights, OutputGateWeights
 
-Array = NDArray[np.float32]
-
-CACHE_LINE = 64
-HALF = np.float32(0.5)
+_CACHE_LINE = 64
+_HALF = np.float32(0.5)
 
 
 class _Cell(Protocol):
-    """What turns a layer's input product and its state into the next state."""
+    """Computes the next state of a layer from its input product and its state."""
 
-    def step(self, inputs: Array, state: Array, next_state: Array) -> Array:
+    def step(
+        self, inputs: Float32Array, state: FloatArray, next_state: Float32Array
+    ) -> Float32Array:
         """Write the state after one step into `next_state`, and return its `h`."""
 
-    def hidden(self, state: Array) -> Array:
+    def hidden(self, state: FloatArray) -> FloatArray:
         """Return `h` of states, `[..., state_size]`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A recurrent layer whose halves of the sigmoids are folded in.
+    """A recurrent layer with the halves of the sigmoids folded into its weights.
 
     Attributes:
-        kernel: `[inputs, width]`, the cell's kernel and beside it the output gate's.
+        kernel: `[inputs, width]`, the input kernels of the cell and of the output gate
+            concatenated.
         bias: `[width]`.
-        cell: What computes the next state.
-        state_size: Values that it carries.
-        norm: Of the input, or None.
-        output_gate: On what the layer passes on, or None.
+        cell: Computes the next state.
+        state_size: Values of the state.
+        norm: Layer normalization of the input, or None.
+        output_gate: Gate on the output, or None.
     """
 
-    kernel: Array
-    bias: Array
+    kernel: Float32Array
+    bias: Float32Array
     cell: _Cell
     state_size: int
     norm: NormWeights | None
     output_gate: "_OutputGate | None"
 
-    def project(self, x: Array) -> Array:
-        """Return the input product of `[..., inputs]`, `[..., width]`, biases added."""
-        inputs = x if self.norm is None else normalise(self.norm, x)
+    def project(self, x: Float32Array) -> Float32Array:
+        """Return the input product of `[..., inputs]`, `[..., width]`, biases included."""
+        inputs = x if self.norm is None else normalize(self.norm, x)
         return affine(inputs, self.kernel, self.bias)
 
-    def step(self, inputs: Array, state: Array, next_state: Array) -> Array:
-        """Advance by one step.
+    def step(
+        self, inputs: Float32Array, state: FloatArray, next_state: Float32Array
+    ) -> Float32Array:
+        """Advance one time step.
 
         Args:
             inputs: `[batch, width]`, the input product.
-            state: `[batch, state_size]`, before.
-            next_state: The same shape, float32; the state after is written into it.
+            state: `[batch, state_size]`, before the step.
+            next_state: The same shape, float32; overwritten with the state after the step.
 
         Returns:
-            What the layer passes on, `[batch, hidden_size]`; may be a view of `next_state`.
+            The layer's output, `[batch, hidden_size]`; may be a view of `next_state`.
         """
         after = self.cell.step(inputs, state, next_state)
         if self.output_gate is None:
             return after
         return self.output_gate.apply(inputs, self.cell.hidden(state), after)
 
-    def scan(self, inputs: Array, state: Array) -> Array:
-        """Advance by several steps.
+    def scan(self, inputs: Float32Array, state: Float32Array) -> Float32Array:
+        """Advance several time steps.
 
         Args:
             inputs: `[time, batch, width]`, the input product.
-            state: `[batch, state_size]`, before; the state after is written into it.
+            state: `[batch, state_size]`; overwritten with the state after the last step.
 
         Returns:
-            What the layer passes on, `[time, batch, hidden_size]`.
+            The layer's outputs, `[time, batch, hidden_size]`.
         """
         states = np.empty((*inputs.shape[:2], self.state_size), np.float32)
         before = state
         for step_inputs, after in zip(inputs, states, strict=True):
             self.cell.step(step_inputs, before, after)
             before = after
-        outputs = self.cell.hidden(states)
+        outputs: Float32Array = self.cell.hidden(states)
         if self.output_gate is not None:
             # All steps at once: the gate does not act on the state.
             hidden = np.concatenate([self.cell.hidden(state)[None], outputs[:-1]])
@@ -101,11 +105,13 @@ class Layer:
 class _GruCell:
     """A GRU; its z and r biases are part of the input product."""
 
-    recurrent_kernel: Array
-    recurrent_bias: Array
+    recurrent_kernel: Float32Array
+    recurrent_bias: Float32Array
     hidden_size: int
 
-    def step(self, inputs: Array, state: Array, next_state: Array) -> Array:
+    def step(
+        self, inputs: Float32Array, state: FloatArray, next_state: Float32Array
+    ) -> Float32Array:
         size = self.hidden_size
         gates = np.dot(state, self.recurrent_kernel)
         update_reset, candidate = gates[:, : 2 * size], gates[:, 2 * size :]
@@ -122,18 +128,20 @@ class _GruCell:
         next_state += candidate
         return next_state
 
-    def hidden(self, state: Array) -> Array:
+    def hidden(self, state: FloatArray) -> FloatArray:
         return state
 
 
 @dataclass(frozen=True, eq=False)
 class _LstmCell:
-    """An LSTM; its state is `h` and behind it `c`."""
+    """An LSTM; its state is `h` and `c` concatenated."""
 
-    recurrent_kernel: Array
+    recurrent_kernel: Float32Array
     hidden_size: int
 
-    def step(self, inputs: Array, state: Array, next_state: Array) -> Array:
+    def step(
+        self, inputs: Float32Array, state: FloatArray, next_state: Float32Array
+    ) -> Float32Array:
         size = self.hidden_size
         gates = np.dot(state[:, :size], self.recurrent_kernel)
         gates += inputs[:, : 4 * size]
@@ -152,7 +160,7 @@ class _LstmCell:
         next_h *= 0.5
         return next_h
 
-    def hidden(self, state: Array) -> Array:
+    def hidden(self, state: FloatArray) -> FloatArray:
         return state[..., : self.hidden_size]
 
 
@@ -160,25 +168,27 @@ class _LstmCell:
 class _RnnCell:
     """The plain cell."""
 
-    recurrent_kernel: Array
+    recurrent_kernel: Float32Array
     hidden_size: int
 
-    def step(self, inputs: Array, state: Array, next_state: Array) -> Array:
+    def step(
+        self, inputs: Float32Array, state: FloatArray, next_state: Float32Array
+    ) -> Float32Array:
         sums = np.dot(state, self.recurrent_kernel)
         sums += inputs[:, : self.hidden_size]
         return np.tanh(sums, out=next_state)
 
-    def hidden(self, state: Array) -> Array:
+    def hidden(self, state: FloatArray) -> FloatArray:
         return state
 
 
 @dataclass(frozen=True, eq=False)
 class _OutputGate:
-    """A gate whose part of the input product stands last in it."""
+    """An output gate, whose part of the input product is the last one."""
 
-    recurrent_kernel: Array
+    recurrent_kernel: Float32Array
 
-    def apply(self, inputs: Array, before: Array, after: Array) -> Array:
+    def apply(self, inputs: Float32Array, before: FloatArray, after: FloatArray) -> Float32Array:
         """Return `sigmoid(inputs + before U) * tanh(after)` over the last axis."""
         size = len(self.recurrent_kernel)
         gate = affine(before, self.recurrent_kernel, inputs[..., -size:].reshape(-1, size))
@@ -191,19 +201,19 @@ class _OutputGate:
 
 
 def fold(layer: LayerWeights) -> Layer:
-    """Multiply the sigmoids' halves into a layer's weights, and join the biases that add up.
+    """Multiply the sigmoids' halves into a layer's weights, and add up biases that are summed.
 
     Args:
-        layer: As it was trained.
+        layer: The trained weights.
 
     Returns:
-        A layer of the same outputs.
+        A layer with the same outputs.
     """
     kernel, bias, cell = _FOLDS[layer.cell](layer)
     gate = layer.output_gate
     if gate is not None:
-        kernel = np.hstack([kernel, gate.input_kernel * HALF])
-        bias = np.concatenate([bias, gate.bias * HALF])
+        kernel = np.hstack([kernel, gate.input_kernel * _HALF])
+        bias = np.concatenate([bias, gate.bias * _HALF])
     return Layer(
         kernel=kernel,
         bias=bias,
@@ -214,69 +224,52 @@ def fold(layer: LayerWeights) -> Layer:
     )
 
 
-def affine(inputs: Array, kernel: Array, bias: Array) -> Array:
+def affine(inputs: FloatArray, kernel: Float32Array, bias: Float32Array) -> Float32Array:
     """Return `inputs @ kernel + bias` as one product: with 3 axes `np.dot` leaves BLAS.
 
     Args:
         inputs: `[..., inputs]`.
         kernel: `[inputs, outputs]`.
-        bias: `[outputs]`, or a row for each of the inputs', `[rows, outputs]`.
+        bias: `[outputs]`, or one row per row of the inputs, `[rows, outputs]`.
 
     Returns:
         `[..., outputs]`.
     """
     product = np.dot(inputs.reshape(-1, inputs.shape[-1]), kernel)
     product += bias
-    return product.reshape(*inputs.shape[:-1], product.shape[-1])
+    outputs: Float32Array = product.reshape(*inputs.shape[:-1], product.shape[-1])
+    return outputs
 
 
-def normalise(norm: NormWeights, x: Array) -> Array:
-    """Return `x` with mean 0 and variance 1 over its last axis, scaled and moved.
-
-    Args:
-        norm: Scale and offset, each `[features]`.
-        x: float32 `[..., features]`.
-
-    Returns:
-        The shape of `x`.
-    """
-    centred = x - x.mean(-1, keepdims=True)
-    variance = np.square(centred).mean(-1, keepdims=True)
-    centred /= np.sqrt(variance + np.float32(NORM_EPSILON))
-    centred *= norm.scale
-    centred += norm.offset
-    return centred
-
-
-def _fold_gru(layer: LayerWeights) -> tuple[Array, Array, _Cell]:
+def _fold_gru(layer: LayerWeights) -> tuple[Float32Array, Float32Array, _Cell]:
     size = layer.hidden_size
     halves = np.ones(3 * size, np.float32)
-    halves[: 2 * size] = HALF
+    halves[: 2 * size] = _HALF
     joined = layer.bias[0].copy()
     joined[: 2 * size] += layer.bias[1, : 2 * size]
     cell = _GruCell(
         # The candidate's half belongs to r = (1 + tanh) / 2, which multiplies it.
-        recurrent_kernel=_aligned(layer.recurrent_kernel * HALF),
-        recurrent_bias=layer.bias[1, 2 * size :] * HALF,
+        recurrent_kernel=_aligned(layer.recurrent_kernel * _HALF),
+        recurrent_bias=layer.bias[1, 2 * size :] * _HALF,
         hidden_size=size,
     )
     return layer.input_kernel * halves, joined * halves, cell
 
 
-def _fold_lstm(layer: LayerWeights) -> tuple[Array, Array, _Cell]:
+def _fold_lstm(layer: LayerWeights) -> tuple[Float32Array, Float32Array, _Cell]:
     size = layer.hidden_size
-    halves = np.full(4 * size, HALF)
+    halves = np.full(4 * size, _HALF)
     halves[2 * size : 3 * size] = 1
     cell = _LstmCell(_aligned(layer.recurrent_kernel * halves), size)
     return layer.input_kernel * halves, layer.bias[0] * halves, cell
 
 
-def _fold_rnn(layer: LayerWeights) -> tuple[Array, Array, _Cell]:
+def _fold_rnn(layer: LayerWeights) -> tuple[Float32Array, Float32Array, _Cell]:
     cell = _RnnCell(_aligned(layer.recurrent_kernel), layer.hidden_size)
     return layer.input_kernel, layer.bias[0], cell
 
 
-_FOLDS: dict[Cell, Callable[[LayerWeights], tuple[Array, Array, _Cell]]] = {
+_FOLDS: dict[Cell, Callable[[LayerWeights], tuple[Float32Array, Float32Array, _Cell]]] = {
     "gru": _fold_gru,
     "lstm": _fold_lstm,
     "rnn": _fold_rnn,
@@ -284,13 +277,13 @@ _FOLDS: dict[Cell, Callable[[LayerWeights], tuple[Array, Array, _Cell]]] = {
 
 
 def _fold_gate(gate: OutputGateWeights) -> _OutputGate:
-    return _OutputGate(_aligned(gate.recurrent_kernel * HALF))
+    return _OutputGate(_aligned(gate.recurrent_kernel * _HALF))
 
 
-def _aligned(array: Array) -> Array:
-    """Return a copy that begins at a cache line: at 256 units its product takes 7 µs, not 9."""
-    room = np.empty(array.nbytes + CACHE_LINE, np.uint8)
-    begin = -room.ctypes.data % CACHE_LINE
-    copy = room[begin : begin + array.nbytes].view(np.float32).reshape(array.shape)
+def _aligned(array: Float32Array) -> Float32Array:
+    """Return a copy that starts at a cache line: at 256 units its product takes 7 µs, not 9."""
+    buffer = np.empty(array.nbytes + _CACHE_LINE, np.uint8)
+    start = -buffer.ctypes.data % _CACHE_LINE
+    copy = buffer[start : start + array.nbytes].view(np.float32).reshape(array.shape)
     copy[...] = array
     return copy

@@ -1,83 +1,186 @@
-"""The engines by name, and the one place that chooses one."""
+"""Engines by name, and the one place that chooses between them."""
 
-import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from threading import Lock
 
-from textgen.config import EngineName, WeightsFormat
-from textgen.engines.base import Engine
+from textgen.config import EngineName, SamplingConfig, WeightsFormat, convert
+from textgen.engines.base import Engine, unsupported_settings
+from textgen.engines.onnx import LOOP_SETTINGS
 from textgen.errors import ConfigError
 from textgen.machine import core_count
+from textgen.models.quantized import QuantizedWeights
 from textgen.models.weights import ModelWeights
 
-_SHORT_TEXT = 2_000
-_LARGE_MODEL = 512
+# Crossing points of the two fast engines, measured: docs/experiments.md#engine-choice.
+_MAX_SHORT_TEXT = 2_000
+_MIN_LARGE_MODEL = 512
+
+
+@dataclass(frozen=True, eq=False)
+class EnginePool:
+    """The engines of one model, each made at its first use.
+
+    Can be shared by threads.
+
+    Attributes:
+        weights: The model.
+        quantized: Its products in 8 or 4 bits; None: the engines compute in float32.
+        preferred: The engine to use; `"auto"`: the fastest for what is generated.
+
+    Raises:
+        ConfigError: There is no engine `preferred`, or it has no such weights format.
+    """
+
+    weights: ModelWeights = field(repr=False)
+    quantized: QuantizedWeights | None = field(default=None, repr=False)
+    preferred: EngineName = "auto"
+    _engines: dict[EngineName, Engine] = field(default_factory=dict, init=False, repr=False)
+    _lock: Lock = field(default_factory=Lock, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        require_engine(self.preferred, self.weights_format)
+
+    @property
+    def weights_format(self) -> WeightsFormat:
+        """Numeric format of the weights that the engines compute with."""
+        return _format_of(self.quantized)
+
+    def engine(self, name: EngineName | None = None) -> Engine:
+        """Return an engine, the same object at each call.
+
+        Args:
+            name: The engine; None: the preferred one, with `"auto"` the one that reads many
+                tokens fastest, onnx.
+
+        Raises:
+            ConfigError: There is no such engine, or it has no such weights format.
+        """
+        name = self.preferred if name is None else name
+        name = "onnx" if name == "auto" else name
+        with self._lock:
+            if name not in self._engines:
+                self._engines[name] = make_engine(name, self.weights, self.quantized)
+            return self._engines[name]
+
+    def choose(self, samplings: Sequence[SamplingConfig], *, stepwise: bool = False) -> EngineName:
+        """Return the name of the engine that generates: the preferred one, or the fastest.
+
+        Args:
+            samplings: Settings of the texts that are generated side by side.
+            stepwise: Whether each token is drawn outside the engine in any case, for example
+                because its log-probability is wanted.
+        """
+        if self.preferred != "auto":
+            return self.preferred
+        return choose_engine(
+            self.weights,
+            self.weights_format,
+            num_streams=len(samplings),
+            max_new_tokens=max((sampling.max_new_tokens for sampling in samplings), default=0),
+            stepwise=stepwise or any(map(_is_unsupported, samplings)),
+        )
 
 
 def choose_engine(
     weights: ModelWeights,
     weights_format: WeightsFormat,
-    streams: int,
-    tokens: int,
+    num_streams: int,
+    max_new_tokens: int,
     *,
     stepwise: bool = False,
 ) -> EngineName:
-    """Return the fastest engine on a CPU, by measured crossing points (docs/experiments.md).
+    """Return the fastest engine on a CPU, by measured crossing points.
 
     Args:
         weights: The model.
-        weights_format: Of its weights.
-        streams: Texts written side by side.
-        tokens: To write in each.
-        stepwise: Whether settings keep the engine from drawing many tokens a call.
+        weights_format: Format of its weights.
+        num_streams: Texts that are generated side by side.
+        max_new_tokens: Length of the longest of them.
+        stepwise: Whether each token is drawn outside the engine.
 
     Returns:
-        `"onnx"`, which draws many tokens a call. In float32 `"numpy"` where each token is
-        drawn apart anyway; and for one stream where the text is too short to pay for
-        onnxruntime's 0.2 s, and from 512 units on, where reading the kernel is all and
-        NumPy's product has both cores.
+        `"onnx"`, which draws many tokens per call. In float32 `"numpy"` if each token is drawn
+        outside anyway; and for one stream if the text is too short to make up for the 0.2 s that
+        importing onnxruntime takes, or from 512 units on, where nearly all time goes into reading
+        the recurrent kernel, for which NumPy's product uses all cores.
     """
     if weights_format != "float32":
         return "onnx"
-    small_or_large = tokens <= _SHORT_TEXT or weights.hidden_size >= _LARGE_MODEL
-    return "numpy" if stepwise or (streams == 1 and small_or_large) else "onnx"
+    is_short = max_new_tokens <= _MAX_SHORT_TEXT
+    is_large = weights.hidden_size >= _MIN_LARGE_MODEL
+    return "numpy" if stepwise or (num_streams == 1 and (is_short or is_large)) else "onnx"
 
 
 def make_engine(
-    name: EngineName,
-    weights: ModelWeights,
-    weights_format: WeightsFormat = "float32",
+    name: EngineName, weights: ModelWeights, quantized: QuantizedWeights | None = None
 ) -> Engine:
-    """Return the engine `name` for a model.
+    """Return a new engine of a model.
 
     Args:
-        name: `"numpy"`; `"onnx"`, which draws many tokens a call; `"tensorflow"`, the Keras
-            model itself; `"reference"`, the slow twin in float64; `"auto"`: onnx.
+        name: `"numpy"`; `"onnx"`, which draws many tokens per call; `"tensorflow"`, the Keras
+            model; `"reference"`, the equations in float64; `"auto"`: onnx.
         weights: The model.
-        weights_format: Of its weights; below float32 for `"onnx"` alone.
+        quantized: Its products in 8 or 4 bits, for onnx only; None: float32.
 
     Returns:
-        An engine; TensorFlow is imported for `"tensorflow"` alone.
+        The engine; only `"tensorflow"` imports TensorFlow.
 
     Raises:
-        ConfigError: There is no such engine, or it has no such precision for such a model.
+        ConfigError: There is no such engine, or it has no such weights format.
+        RunError: `quantized` belongs to another model.
     """
-    name = "onnx" if name == "auto" else name
-    if name not in _ENGINES:
-        raise ConfigError(
-            f"`engine` must be one of auto, {', '.join(_ENGINES)}. Received: {name}. Pass --engine."
-        )
-    if weights_format != "float32" and name != "onnx":
-        raise ConfigError(
-            f"`weights` must be float32 with the engine {name}. Received: {weights_format}. "
-            "Pass --engine onnx."
-        )
-    module, made = _ENGINES[name]
-    engine = getattr(importlib.import_module(f"textgen.engines.{module}"), made)
-    return engine(weights, weights_format, core_count()) if name == "onnx" else engine(weights)
+    require_engine(name, _format_of(quantized))
+    maker = _FLOAT32_MAKERS.get(name)
+    return _make_onnx(weights, quantized) if maker is None else maker(weights)
 
 
-_ENGINES = {
-    "numpy": ("numpy_engine", "NumpyEngine"),
-    "onnx": ("onnx.engine", "OnnxEngine"),
-    "reference": ("reference_engine", "ReferenceEngine"),
-    "tensorflow": ("tensorflow_engine", "TensorFlowEngine"),
+def require_engine(name: EngineName, weights_format: WeightsFormat) -> None:
+    """Raise `ConfigError` unless an engine of that name computes with that weights format."""
+    convert(name, EngineName, "engine")
+    convert(weights_format, WeightsFormat, "weights_format")
+    if weights_format != "float32" and name in _FLOAT32_MAKERS:
+        raise ConfigError(
+            f"`weights_format` must be float32 with the engine {name}. "
+            f"Received: {weights_format}. Use `engine=onnx` for int8 and int4."
+        )
+
+
+def _is_unsupported(sampling: SamplingConfig) -> bool:
+    return bool(unsupported_settings(sampling, LOOP_SETTINGS))
+
+
+def _format_of(quantized: QuantizedWeights | None) -> WeightsFormat:
+    return "float32" if quantized is None else quantized.weights_format
+
+
+def _make_onnx(weights: ModelWeights, quantized: QuantizedWeights | None) -> Engine:
+    from textgen.engines.onnx.engine import OnnxEngine
+
+    return OnnxEngine(weights, quantized, core_count())
+
+
+def _make_numpy(weights: ModelWeights) -> Engine:
+    from textgen.engines.numpy_engine import NumpyEngine
+
+    return NumpyEngine(weights)
+
+
+def _make_reference(weights: ModelWeights) -> Engine:
+    from textgen.engines.reference_engine import ReferenceEngine
+
+    return ReferenceEngine(weights)
+
+
+def _make_tensorflow(weights: ModelWeights) -> Engine:
+    from textgen.engines.tensorflow_engine import TensorFlowEngine
+
+    return TensorFlowEngine(weights)
+
+
+# The engines that compute in float32 only.
+_FLOAT32_MAKERS: dict[EngineName, Callable[[ModelWeights], Engine]] = {
+    "numpy": _make_numpy,
+    "reference": _make_reference,
+    "tensorflow": _make_tensorflow,
 }

@@ -1,27 +1,36 @@
+"""The ONNX engine: its loop against step-by-step drawing, in every weights format.
+
+Tokens of two ways to compute are compared only for uniforms that float rounding cannot move to
+another token, and quantized weights are made once per comparison: so every CPU must agree.
+"""
+
 from itertools import product
 
 import numpy as np
 import psutil
 import pytest
 
+from tests.builders import (
+    assert_close,
+    draw_step_by_step,
+    find_safe_draws,
+    make_lively_weights,
+    make_quantized,
+    make_safe_uniforms,
+    with_exact_inputs,
+)
 from textgen.config import SamplingConfig
-from textgen.engines import make_engine
+from textgen.engines import common
 from textgen.engines.numpy_engine import NumpyEngine
 from textgen.engines.onnx import engine as onnx_engine
-from textgen.engines.onnx.engine import OnnxEngine, written_states
+from textgen.engines.onnx.engine import OnnxEngine
 from textgen.engines.reference_engine import ReferenceEngine
-from textgen.errors import ConfigError
+from textgen.errors import ConfigError, RunError
 from textgen.models.weights import ModelWeights
-from textgen.sampling.draw import pick, pick_greedy
-from textgen.sampling.filters import (
-    keep_min_p,
-    keep_top_k,
-    keep_top_p,
-    scale_by_temperature,
-)
 
 TOKENS = np.random.default_rng(7).integers(0, 9, (3, 11)).astype(np.int32)
-PRECISIONS = ("float32", "int8", "int4")
+FORMATS = ("float32", "int8", "int4")
+CELLS = ("gru", "lstm", "rnn")
 VOCAB = 23
 BIAS = np.zeros(VOCAB, np.float32)
 BIAS[[2, 5]] = -np.inf
@@ -46,22 +55,14 @@ SETTINGS = {
 }
 
 
-def make_weights(vocab_size=VOCAB, hidden_size=48, num_layers=1, seed=0):
-    """Weights as large as trained ones: a random model that neither saturates nor is flat."""
-    random = np.random.default_rng(seed)
-    shapes = {"embedding": (vocab_size, 8), "dense.kernel": (hidden_size, vocab_size)}
-    for index in range(num_layers):
-        shapes[f"gru_{index}.kernel"] = (hidden_size if index else 8, 3 * hidden_size)
-        shapes[f"gru_{index}.recurrent_kernel"] = (hidden_size, 3 * hidden_size)
-    tensors = {
-        name: random.standard_normal(shape) / shape[0] ** 0.5 for name, shape in shapes.items()
-    }
-    tensors["embedding"] *= 2
-    tensors["dense.kernel"] *= 4
-    tensors["dense.bias"] = random.standard_normal(vocab_size)
-    for index in range(num_layers):
-        tensors[f"gru_{index}.bias"] = 0.3 * random.standard_normal((2, 3 * hidden_size))
-    return ModelWeights.from_tensors({k: v.astype(np.float32) for k, v in tensors.items()})
+def make_engine(weights, weights_format="float32", threads=1):
+    quantized = None if weights_format == "float32" else make_quantized(weights, weights_format)
+    return OnnxEngine(weights, quantized, threads)
+
+
+def noise_of(weights_format):
+    """How far a logit may move: in 8 bits, rounding can move a state by a whole level."""
+    return 1e-4 if weights_format == "float32" else 1e-2
 
 
 def loop_arguments(temperature=1.0, bias=None, **filters):
@@ -69,139 +70,165 @@ def loop_arguments(temperature=1.0, bias=None, **filters):
     return SamplingConfig(temperature=temperature, **filters), bias
 
 
-def close(actual, expected, tolerance=1e-5):
-    np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
-
-
-def write_step_by_step(engine, token_ids, state, uniforms, sampling, bias=None):
-    """What `write` must equal: an engine's steps, the processors, and `pick`."""
-    written = []
-    for step_uniforms in uniforms:
-        logits, state = engine.decode_step(token_ids, state)
-        if bias is not None:
-            logits = logits + bias
-        if sampling.temperature == 0:
-            token_ids = pick_greedy(logits)
-        else:
-            logits = scale_by_temperature(logits, sampling.temperature)
-            for keep, value in (
-                (keep_top_k, sampling.top_k),
-                (keep_top_p, sampling.top_p),
-                (keep_min_p, sampling.min_p),
-            ):
-                logits = logits if value is None else keep(logits, value)
-            token_ids = pick(logits, step_uniforms)
-        written.append(token_ids)
-    return np.array(written), state
-
-
 def make_uniforms(steps, batch, seed=4):
     return np.random.default_rng(seed).random((steps, batch))
 
 
-@pytest.mark.parametrize("weights_format", PRECISIONS)
+@pytest.mark.parametrize("weights_format", FORMATS)
 @pytest.mark.parametrize("num_layers", [1, 3])
 def test_forward_equals_prefill_equals_single_steps(weights_format, num_layers, monkeypatch):
-    monkeypatch.setattr(onnx_engine, "CHUNK_VALUES", 4 * 3 * 144)
-    engine = OnnxEngine(make_weights(num_layers=num_layers), weights_format)
+    monkeypatch.setattr(common, "MAX_CHUNK_VALUES", 4 * 3 * 144)
+    engine = make_engine(make_lively_weights(num_layers=num_layers), weights_format)
     state = engine.initial_state(3)
     logits, last_state = engine.forward(TOKENS, state)
     last_logits, prefilled = engine.prefill(TOKENS, state)
-    close(last_logits, logits[:, -1])
-    close(prefilled, last_state)
+    assert_close(last_logits, logits[:, -1], rtol=1e-5)
+    assert_close(prefilled, last_state, rtol=1e-5)
     for time in range(TOKENS.shape[1]):
         step_logits, state = engine.decode_step(TOKENS[:, time], state)
-        close(step_logits, logits[:, time])
-    close(state, last_state)
+        assert_close(step_logits, logits[:, time], rtol=1e-5)
+    assert_close(state, last_state, rtol=1e-5)
     assert not engine.initial_state(3).any()
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 @pytest.mark.parametrize("num_layers", [1, 2])
-def test_one_call_writes_what_numpy_writes_step_by_step(settings, num_layers):
-    weights = make_weights(num_layers=num_layers)
-    numpy_engine, engine = NumpyEngine(weights), OnnxEngine(weights)
-    for batch in (1, 5):
-        token_ids, uniforms = np.arange(batch, dtype=np.int32), make_uniforms(300, batch)
-        start = engine.initial_state(batch)
-        arguments = (token_ids, start, uniforms, *loop_arguments(**settings))
-        expected, expected_state = write_step_by_step(numpy_engine, *arguments)
-        written, state = engine.run_loop(*arguments)
-        np.testing.assert_array_equal(written, expected)
-        close(state, expected_state, 1e-4)
-        assert written.dtype == np.int32
-        assert not start.any()
+@pytest.mark.parametrize("batch", [1, 5])
+def test_one_call_draws_what_numpy_draws_step_by_step(lively_weights, settings, num_layers, batch):
+    arguments = loop_arguments(**settings)
+    weights, start, uniforms = find_safe_draws(
+        lambda seed: lively_weights(num_layers=num_layers, seed=seed),
+        NumpyEngine,
+        batch,
+        300,
+        *arguments,
+    )
+    engine = OnnxEngine(weights)
+    expected, expected_state = draw_step_by_step(NumpyEngine(weights), *start, uniforms, *arguments)
+    drawn, state = engine.run_loop(*start, uniforms, *arguments)
+    np.testing.assert_array_equal(drawn, expected)
+    assert_close(state, expected_state, atol=1e-4)
+    assert drawn.dtype == np.int32
+    assert not start[1].any()
 
 
-def test_one_call_writes_what_the_slow_loop_writes(lively_weights, parts):
-    weights = lively_weights(**parts)
-    reference, engine = ReferenceEngine(weights), OnnxEngine(weights)
-    for settings in (SamplingConfig(temperature=0.0), SamplingConfig(temperature=2.0)):
-        arguments = (np.array([3, 8]), engine.initial_state(2), make_uniforms(30, 2), settings)
-        expected, expected_state = write_step_by_step(reference, *arguments)
-        written, state = engine.run_loop(*arguments)
-        np.testing.assert_array_equal(written, expected)
-        close(state, expected_state, 1e-4)
-    assert len(np.unique(written)) > 3
+@pytest.mark.parametrize("temperature", [0.0, 2.0])
+def test_one_call_draws_what_the_reference_draws(lively_weights, parts, temperature):
+    sampling = SamplingConfig(temperature=temperature)
+    weights, start, uniforms = find_safe_draws(
+        lambda seed: lively_weights(seed=seed, **parts), ReferenceEngine, 2, 30, sampling
+    )
+    reference = ReferenceEngine(weights)
+    expected, expected_state = draw_step_by_step(reference, *start, uniforms, sampling)
+    drawn, state = OnnxEngine(weights).run_loop(*start, uniforms, sampling)
+    np.testing.assert_array_equal(drawn, expected)
+    assert_close(state, expected_state, atol=1e-4)
+    assert len(np.unique(drawn)) > 3 * temperature
 
 
-@pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("weights_format", ["int8", "int4"])
 @pytest.mark.parametrize("num_layers", [1, 2])
-def test_a_rounded_engine_writes_what_its_own_steps_write(
-    lively_weights, weights_format, num_layers, cell
+@pytest.mark.parametrize("name", ["greedy", "temperature", "everything"])
+def test_a_quantized_engine_draws_what_its_own_steps_draw(
+    lively_weights, weights_format, num_layers, cell, name
 ):
-    weights = lively_weights(num_layers=num_layers, cell=cell, initial_state=True)
-    engine = OnnxEngine(weights, weights_format)
-    token_ids, uniforms = np.arange(4), make_uniforms(200, 4)
-    for name in ("greedy", "temperature", "everything"):
-        arguments = (token_ids, engine.initial_state(4), uniforms, *loop_arguments(**SETTINGS[name]))
-        expected, expected_state = write_step_by_step(engine, *arguments)
-        written, state = engine.run_loop(*arguments)
-        np.testing.assert_array_equal(written, expected)
-        close(state, expected_state)
+    arguments = loop_arguments(**SETTINGS[name])
+    engine, start, uniforms = find_safe_draws(
+        lambda seed: make_engine(
+            lively_weights(num_layers=num_layers, cell=cell, initial_state=True, seed=seed),
+            weights_format,
+        ),
+        lambda engine: engine,
+        4,
+        200,
+        *arguments,
+        noise=noise_of(weights_format),
+    )
+    expected, expected_state = draw_step_by_step(engine, *start, uniforms, *arguments)
+    drawn, state = engine.run_loop(*start, uniforms, *arguments)
+    np.testing.assert_array_equal(drawn, expected)
+    assert_close(state, expected_state, rtol=1e-5)
 
 
-@pytest.mark.parametrize("weights_format", PRECISIONS)
-def test_rows_do_not_depend_on_their_batch_nor_text_on_its_pieces(weights_format):
-    engine = OnnxEngine(make_weights(num_layers=2), weights_format)
-    settings, uniforms = SamplingConfig(temperature=0.9, top_k=10), make_uniforms(120, 33)
+@pytest.mark.parametrize("weights_format", FORMATS)
+def test_rows_do_not_depend_on_their_batch_nor_tokens_on_their_calls(weights_format):
+    engine = make_engine(make_lively_weights(num_layers=2), weights_format)
+    sampling = SamplingConfig(temperature=0.9, top_k=10)
     token_ids = np.arange(33) % VOCAB
-    together, _ = engine.run_loop(token_ids, engine.initial_state(33), uniforms, settings)
+    start = token_ids, engine.initial_state(33)
+    uniforms = make_safe_uniforms(engine, *start, 120, sampling, noise=noise_of(weights_format))
+    together, _ = engine.run_loop(*start, uniforms, sampling)
     for row in (0, 7, 32):
         last, state = token_ids[row : row + 1], engine.initial_state(1)
         pieces = []
         for piece in np.split(uniforms[:, row : row + 1], [1, 50, 50]):
-            written, state = engine.run_loop(last, state, piece, settings)
-            pieces.append(written)
-            last = written[-1] if len(written) else last
+            drawn, state = engine.run_loop(last, state, piece, sampling)
+            pieces.append(drawn)
+            last = drawn[-1] if len(drawn) else last
         np.testing.assert_array_equal(np.concatenate(pieces)[:, 0], together[:, row])
 
 
 @pytest.mark.parametrize("threads", [2, 3])
 def test_threads_share_the_rows_and_change_nothing(threads):
-    weights, settings = make_weights(num_layers=2), SamplingConfig(temperature=0.8, top_p=0.9)
-    alone, engine = OnnxEngine(weights, "int8"), OnnxEngine(weights, "int8", threads)
+    weights = make_lively_weights(num_layers=2)
+    quantized = make_quantized(weights, "int8")
+    sampling = SamplingConfig(temperature=0.8, top_p=0.9)
+    alone, engine = OnnxEngine(weights, quantized), OnnxEngine(weights, quantized, threads)
     for batch in (1, 2, 7):
         state = alone.prefill(np.arange(batch)[:, None], alone.initial_state(batch))[1]
+        start = np.arange(batch), state
+        uniforms = make_safe_uniforms(alone, *start, 100, sampling, noise=noise_of("int8"))
         tokens = np.random.default_rng(0).integers(0, VOCAB, (batch, 9))
-        arguments = (np.arange(batch), state, make_uniforms(100, batch), settings)
         for actual, expected in (
-            (engine.run_loop(*arguments), alone.run_loop(*arguments)),
+            (
+                engine.run_loop(*start, uniforms, sampling),
+                alone.run_loop(*start, uniforms, sampling),
+            ),
             (engine.forward(tokens, state), alone.forward(tokens, state)),
             (engine.prefill(tokens, state), alone.prefill(tokens, state)),
         ):
-            close(actual[0], expected[0])
-            close(actual[1], expected[1])
+            assert_close(actual[0], expected[0], rtol=1e-5)
+            assert_close(actual[1], expected[1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("weights_format", FORMATS)
+def test_a_vocabulary_too_large_for_a_table_gives_the_same(
+    lively_weights, weights_format, cell, monkeypatch
+):
+    # Exact, since a state near the border of two 8-bit levels makes any rounding a whole level.
+    weights = with_exact_inputs(lively_weights(cell=cell, output_gate=weights_format == "float32"))
+    with_table = make_engine(weights, weights_format)
+    monkeypatch.setattr(common, "MAX_TABLE_FLOPS", 0)
+    without = make_engine(weights, weights_format)
+    start = with_table.initial_state(3)
+    expected = with_table.forward(TOKENS, start)
+    assert_close(without.forward(TOKENS, start)[0], expected[0], rtol=1e-5)
+    arguments = np.arange(4), without.initial_state(4)
+    sampling = SamplingConfig(temperature=0.9)
+    noise = noise_of(weights_format)
+    uniforms = make_safe_uniforms(with_table, *arguments, 50, sampling, noise=noise)
+    drawn, _ = without.run_loop(*arguments, uniforms, sampling)
+    expected, _ = with_table.run_loop(*arguments, uniforms, sampling)
+    np.testing.assert_array_equal(drawn, expected)
+    steps, _ = draw_step_by_step(without, *arguments, uniforms, sampling)
+    np.testing.assert_array_equal(drawn, steps)
+
+
+def with_constant_logits(bias):
+    """Weights of a model whose logits are `bias`, whatever it reads."""
+    weights = make_lively_weights()
+    tensors = weights.to_tensors() | {
+        "dense.kernel": np.zeros_like(weights.dense_kernel),
+        "dense.bias": np.asarray(bias, np.float32),
+    }
+    return ModelWeights.from_tensors(tensors)
 
 
 def test_among_equal_logits_the_lower_ids_survive():
-    weights = make_weights()
-    tensors = weights.to_tensors() | {
-        "dense.kernel": np.zeros_like(weights.dense_kernel),
-        "dense.bias": np.repeat(np.float32([0, 1, -1]), [9, 9, 5]),
-    }
-    engine = OnnxEngine(ModelWeights.from_tensors(tensors))
+    engine = OnnxEngine(with_constant_logits(np.repeat([0, 1, -1], [9, 9, 5])))
+    start = np.zeros(3, int), engine.initial_state(3)
     for settings, expected in (
         ({"temperature": 0.0}, {9}),
         ({"top_k": 4}, {9, 10, 11, 12}),
@@ -210,106 +237,53 @@ def test_among_equal_logits_the_lower_ids_survive():
         ({"min_p": 0.9}, set(range(9, 18))),
         ({"top_k": 6, "top_p": 0.4}, {9, 10, 11}),
     ):
-        written, _ = engine.run_loop(
-            np.zeros(3, int),
-            engine.initial_state(3),
-            make_uniforms(200, 3),
-            *loop_arguments(**settings),
-        )
-        assert set(written.ravel().tolist()) == expected, settings
+        drawn, _ = engine.run_loop(*start, make_uniforms(200, 3), *loop_arguments(**settings))
+        assert set(drawn.ravel().tolist()) == expected, settings
 
 
-def test_the_largest_uniform_draws_the_last_possible_token():
-    weights, settings = make_weights(), SamplingConfig(temperature=0.7, top_k=6)
+def test_the_extreme_uniforms_draw_the_first_and_the_last_possible_token():
+    # The six most probable tokens are 4, 9, 10, 15, 17 and 20.
+    logits = np.full(VOCAB, -1.0)
+    logits[[4, 9, 10, 15, 17, 20]] = 0.5, 3.0, 1.0, 2.5, 2.0, 1.5
+    engine = OnnxEngine(with_constant_logits(logits))
     uniforms = np.full((40, 2), np.nextafter(1.0, 0.0))
     uniforms[:, 1] = 0.0
-    engine, numpy_engine = OnnxEngine(weights), NumpyEngine(weights)
-    arguments = (np.array([3, 3]), engine.initial_state(2), uniforms, settings)
-    expected, _ = write_step_by_step(numpy_engine, *arguments)
-    np.testing.assert_array_equal(engine.run_loop(*arguments)[0], expected)
+    sampling = SamplingConfig(temperature=0.7, top_k=6)
+    drawn, _ = engine.run_loop(np.array([3, 3]), engine.initial_state(2), uniforms, sampling)
+    np.testing.assert_array_equal(drawn, np.tile([20, 4], (40, 1)))
 
 
-@pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
-@pytest.mark.parametrize(("weights_format", "tolerance"), [("int8", 0.03), ("int4", 0.2)])
-def test_rounded_logits_are_near_and_never_nan(lively_weights, weights_format, tolerance, cell):
-    weights = lively_weights(hidden_size=256, num_layers=2, cell=cell)
-    engine = OnnxEngine(weights, weights_format)
-    exact, _ = OnnxEngine(weights).forward(TOKENS, engine.initial_state(3))
-    logits, state = engine.forward(TOKENS, engine.initial_state(3))
-    error = np.sqrt(((logits - exact) ** 2).mean()) / exact.std()
-    assert 1e-4 < error < tolerance
-    assert np.isfinite(state).all()
+def test_no_uniforms_draw_nothing_and_keep_the_state():
+    engine = OnnxEngine(make_lively_weights())
+    start = np.random.default_rng(0).uniform(-1, 1, (1, 2, 48)).astype(np.float32)
+    drawn, state = engine.run_loop(np.zeros(2, int), start, np.zeros((0, 2)), SamplingConfig())
+    assert drawn.shape == (0, 2)
+    np.testing.assert_array_equal(state, start)
+    assert state is not start
 
 
-@pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
-@pytest.mark.parametrize("weights_format", PRECISIONS)
-def test_a_vocabulary_too_large_for_a_table_gives_the_same(
-    lively_weights, weights_format, cell, monkeypatch
-):
-    weights = lively_weights(cell=cell, output_gate=weights_format == "float32")
-    arguments = (np.arange(4), make_uniforms(50, 4), SamplingConfig(temperature=0.9))
-    with_table = OnnxEngine(weights, weights_format)
-    monkeypatch.setattr(onnx_engine, "TABLE_FLOPS", 0)
-    without = OnnxEngine(weights, weights_format)
-    start = with_table.initial_state(3)
-    close(without.forward(TOKENS, start)[0], with_table.forward(TOKENS, start)[0], 1e-3)
-    token_ids, uniforms, settings = arguments
-    written, _ = without.run_loop(token_ids, without.initial_state(4), uniforms, settings)
-    expected, _ = write_step_by_step(
-        without, token_ids, without.initial_state(4), uniforms, settings
-    )
-    np.testing.assert_array_equal(written, expected)
-
-
-def test_sessions_are_built_once_a_kind_of_settings(monkeypatch):
+def test_sessions_are_built_once_per_kind_of_settings(monkeypatch):
     built = []
     make = onnx_engine._make_session
     monkeypatch.setattr(
         onnx_engine, "_make_session", lambda *arguments: built.append(1) or make(*arguments)
     )
-    engine = OnnxEngine(make_weights())
+    engine = OnnxEngine(make_lively_weights())
     state, uniforms = engine.initial_state(1), make_uniforms(2, 1)
     for temperature, top_k in product((0.5, 1.0, 2.0), (3, 4, 99, None)):
-        settings = SamplingConfig(temperature=temperature, top_k=top_k)
-        engine.run_loop(np.zeros(1, int), state, uniforms, settings)
+        sampling = SamplingConfig(temperature=temperature, top_k=top_k)
+        engine.run_loop(np.zeros(1, int), state, uniforms, sampling)
     assert len(built) == 2
 
 
-@pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
-def test_written_states_are_the_same_each_time_and_of_every_layer(lively_weights, cell):
-    engine = NumpyEngine(lively_weights(num_layers=2, cell=cell))
-    states = written_states(engine, 48)
-    assert states.shape == (2, 3584, 48)
-    np.testing.assert_array_equal(states, written_states(engine, 48))
-    assert 0.05 < states.std() < 1
-    assert np.abs(states).max() <= 1
-
-
-@pytest.mark.parametrize("weights_format", ["int8", "int4"])
-@pytest.mark.parametrize(
-    ("more", "reason"),
-    [
-        ({"output_gate": True}, "an output gate"),
-        ({"residual": True}, "residual sums"),
-        ({"layer_norm": True}, "layer norms"),
-        ({"output_gate": True, "layer_norm": True}, "an output gate and layer norms"),
-    ],
-)
-def test_layers_that_read_more_than_states_are_not_rounded(random_weights, weights_format, more, reason):
-    weights = random_weights(num_layers=2, cell="lstm", **more)
-    message = f"float32 for a model with {reason}, .*{weights_format}.*--weights-format float32"
-    with pytest.raises(ConfigError, match=message):
-        make_engine("onnx", weights, weights_format)
-
-
 def test_a_long_text_needs_no_more_memory():
-    engine = OnnxEngine(make_weights(), "int8")
+    engine = make_engine(make_lively_weights(), "int8")
     state, token_ids = engine.initial_state(8), np.zeros(8, np.int32)
-    settings, resident = SamplingConfig(temperature=0.8, top_k=5), []
+    sampling, resident = SamplingConfig(temperature=0.8, top_k=5), []
     for call in range(40):
         uniforms = make_uniforms(500 + call % 7, 8, seed=call)
-        written, state = engine.run_loop(token_ids, state, uniforms, settings)
-        token_ids = written[-1]
+        drawn, state = engine.run_loop(token_ids, state, uniforms, sampling)
+        token_ids = drawn[-1]
         resident.append(psutil.Process().memory_info().rss)
     assert resident[-1] - resident[9] < 2_000_000
 
@@ -318,24 +292,35 @@ def test_a_long_text_needs_no_more_memory():
     "bias", [np.full(VOCAB, -np.inf), np.full(VOCAB, np.nan), np.full(VOCAB, np.inf), np.zeros(3)]
 )
 def test_a_bias_that_leaves_nothing_to_draw_is_refused(bias):
-    engine = OnnxEngine(make_weights())
+    engine = OnnxEngine(make_lively_weights())
     arguments = (make_uniforms(2, 1), SamplingConfig(), bias.astype(np.float32))
     with pytest.raises(ConfigError, match="`bias` must be"):
         engine.run_loop(np.zeros(1, int), engine.initial_state(1), *arguments)
 
 
-def test_settings_that_the_loop_cannot_apply_are_refused():
-    engine = OnnxEngine(make_weights())
-    for sampling, message in (
-        (SamplingConfig(typical_p=0.9), "`typical_p`"),
-        (SamplingConfig(temperature="auto"), "`temperature` must be a number"),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            engine.run_loop(np.zeros(1, int), engine.initial_state(1), make_uniforms(2, 1), sampling)
+@pytest.mark.parametrize(
+    ("sampling", "message"),
+    [
+        (SamplingConfig(typical_p=0.9, regex="a"), "Received: `regex`, `typical_p`"),
+        (SamplingConfig(temperature="auto"), "`temperature` of `run_loop` must be a number"),
+    ],
+)
+def test_settings_that_the_loop_cannot_apply_are_refused(sampling, message):
+    engine = OnnxEngine(make_lively_weights())
+    with pytest.raises(ConfigError, match=message):
+        engine.run_loop(np.zeros(1, int), engine.initial_state(1), make_uniforms(2, 1), sampling)
 
 
-def test_an_unknown_precision_and_no_thread_are_refused():
-    with pytest.raises(ConfigError, match="one of float32, int8, int4"):
-        OnnxEngine(make_weights(), "int3")
+def test_the_loop_names_the_settings_that_it_cannot_apply():
+    engine = OnnxEngine(make_lively_weights())
+    applied = SamplingConfig(temperature=0.5, top_k=4, top_p=0.5, min_p=0.1, stop=("a",))
+    assert engine.unsupported(applied) == set()
+    assert engine.unsupported(SamplingConfig(top_k=4, typical_p=0.5, seed=3)) == {"typical_p"}
+
+
+def test_quantized_weights_of_another_model_and_no_thread_are_refused():
+    other = make_quantized(make_lively_weights(vocab_size=24), "int8")
+    with pytest.raises(RunError, match=r"\(48, 167\).*Received: .*\(48, 168\)"):
+        OnnxEngine(make_lively_weights(), other)
     with pytest.raises(ConfigError, match="`threads` must be at least 1"):
-        OnnxEngine(make_weights(), threads=0)
+        OnnxEngine(make_lively_weights(), threads=0)

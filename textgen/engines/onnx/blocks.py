@@ -1,4 +1,4 @@
-"""The pieces that ONNX graphs are made of: constants, nodes, and products in any precision.
+"""The parts of ONNX graphs: constants, nodes, and products in any weights format.
 
 This module knows operators. It does NOT know models.
 """
@@ -8,25 +8,22 @@ from itertools import count
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from textgen.engines.quantization import (
-    STATE_SCALE,
-    STATE_ZERO,
-    Int4Matrix,
-    Int8Matrix,
-    Matrix,
-)
+from textgen.engines.quantization import STATE_SCALE, STATE_ZERO, Matrix
+from textgen.models.quantized import Int4Matrix, Int8Matrix
 
 MICROSOFT = "com.microsoft"
-# MatMulNBits then reads a state in 8 bits, a scale a block; without it in float32, slower.
-ACCURACY_LEVEL = 4
+# MatMulNBits then reads a state in 8 bits, one scale per block; without it in float32, slower.
+_ACCURACY_LEVEL = 4
 
-FLOAT, DOUBLE, INT64 = TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT64
+FLOAT, DOUBLE = TensorProto.FLOAT, TensorProto.DOUBLE
+INT32, INT64, UINT8 = TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8
 
 
 class Constants:
-    """A model's constants, seen by its graph and by the loops in it, and names for values."""
+    """The constants of a model, visible in its graph and its loop bodies, and unique names."""
 
     def __init__(self) -> None:
         self.tensors: list[TensorProto] = []
@@ -36,30 +33,56 @@ class Constants:
         """Return names that no other value has."""
         return [f"v{next(self._numbers)}" for _ in range(number)]
 
-    def add(self, value: Any, dtype: type | None = None) -> str:
-        """Add a constant and return its name."""
+    def add(self, value: ArrayLike, dtype: DTypeLike | None = None) -> str:
+        """Add a constant and return its name.
+
+        Args:
+            value: A number or an array, any shape.
+            dtype: Its dtype; None: the one NumPy gives it.
+        """
         (name,) = self.names(1)
         self.tensors.append(numpy_helper.from_array(np.array(value, dtype, order="C"), name))
         return name
 
 
 class Block:
-    """Nodes in the order in which they run: a graph's, or a loop body's."""
+    """Nodes in the order in which they run, of a graph or of a loop body."""
 
     def __init__(self, constants: Constants) -> None:
         self.constants = constants
         self.nodes: list[NodeProto] = []
 
     def op(
-        self, kind: str, *inputs: str, names: list[str] | None = None, domain: str = "", **also: Any
+        self,
+        kind: str,
+        *inputs: str,
+        names: list[str] | None = None,
+        domain: str = "",
+        **attributes: Any,
     ) -> str:
-        """Append a node and return the name of its first value."""
+        """Append a node and return the name of its first output.
+
+        Args:
+            kind: Name of the operator.
+            inputs: Names of its inputs; an empty one is left out.
+            names: Names of its outputs; None: one new name.
+            domain: Domain of the operator; empty: that of ONNX.
+            attributes: Attributes of the node.
+        """
         names = names or self.constants.names(1)
-        self.nodes.append(helper.make_node(kind, inputs, names, domain=domain, **also))
+        self.nodes.append(helper.make_node(kind, inputs, names, domain=domain, **attributes))
         return names[0]
 
     def split(self, value: str, widths: Sequence[int]) -> list[str]:
-        """Cut the last axis into parts; of one part alone no node is made."""
+        """Split the last axis into parts; a single part needs no node.
+
+        Args:
+            value: Name of `[..., sum(widths)]`.
+            widths: Sizes of the parts.
+
+        Returns:
+            Names of the parts, `[..., width]` each.
+        """
         if len(widths) == 1:
             return [value]
         names = self.constants.names(len(widths))
@@ -67,21 +90,21 @@ class Block:
         return names
 
 
-# `x @ matrix + bias` as nodes of a block; the constants are the model's, added once.
+# Appends `x @ matrix + bias` to a block; the constants are added to the model once.
 Affine = Callable[[Block, str], str]
 
 
 def affine(constants: Constants, matrix: Matrix, bias: str = "") -> Affine:
-    """Return what multiplies with a matrix in its own form, and adds a bias.
+    """Return a function that appends the product with a matrix, and adds a bias.
 
     Args:
-        constants: That the matrix is added to.
-        matrix: float32 `[rows, columns]`, or rounded.
-        bias: Name of `[columns]`; without one nothing is added.
+        constants: The matrix is added to them.
+        matrix: `[rows, columns]`, float32 or quantized.
+        bias: Name of `[columns]`; empty: no bias is added.
 
     Returns:
-        What appends the nodes to a block, given the name of `[..., rows]`, and returns the
-        name of `[..., columns]`.
+        A function that appends the nodes to a block, given the name of `[..., rows]`, and
+        returns the name of `[..., columns]`.
     """
     if isinstance(matrix, Int8Matrix):
         return _affine_int8(constants, matrix, bias)
@@ -112,7 +135,7 @@ def _affine_int4(constants: Constants, matrix: Int4Matrix, bias: str) -> Affine:
         "N": len(matrix.scales),
         "bits": 4,
         "block_size": matrix.block_size,
-        "accuracy_level": ACCURACY_LEVEL,
+        "accuracy_level": _ACCURACY_LEVEL,
     }
     return lambda block, x: block.op(
         "MatMulNBits", x, packed, scales, "", "", bias, domain=MICROSOFT, **attributes
@@ -120,5 +143,11 @@ def _affine_int4(constants: Constants, matrix: Int4Matrix, bias: str) -> Affine:
 
 
 def info(name: str, kind: int, *shape: int | str) -> ValueInfoProto:
-    """Return the description of an input or output."""
+    """Return the description of an input or output.
+
+    Args:
+        name: Its name.
+        kind: Its element type, such as `FLOAT`.
+        shape: Sizes; a text is the name of a size that varies.
+    """
     return helper.make_tensor_value_info(name, kind, shape)

@@ -1,4 +1,4 @@
-"""A recurrent layer's step as ONNX nodes, by the kind of its cell; held to `reference`.
+"""A recurrent layer's step as ONNX nodes, by cell; tested against `reference_engine`.
 
 This module knows one step of one layer, given its two products:
 
@@ -6,46 +6,46 @@ This module knows one step of one layer, given its two products:
     recurrent product   h @ [U | V] + [c | 0]    U: the cell's, c: the GRU's second bias,
                                                  V: the output gate's
 
-It does NOT know how the products are made, or how layers stand on each other.
+It does NOT know how the products are computed, or how layers are stacked.
 """
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from textgen.arrays import Float32Array
 from textgen.config import Cell
 from textgen.engines.onnx.blocks import Block
-from textgen.engines.quantization import Array
 from textgen.models.weights import LayerWeights
 
-# What a step reads and gives: names of a layer's products in their parts, and of its state.
+# Names of a product's parts, or of a state's.
 Parts = Sequence[str]
 _CellStep = Callable[[Block, int, Parts, Parts, Parts], list[str]]
 
-# Parts of a cell's products, in hidden sizes: what enters one function stays together.
+# Widths of the parts of a cell's products, in hidden sizes: inputs of one function are one part.
 _PARTS: dict[Cell, tuple[int, ...]] = {"gru": (2, 1), "lstm": (4,), "rnn": (1,)}
 
 
 def part_widths(layer: LayerWeights) -> list[int]:
-    """Return the widths of the parts into which a step wants each product cut."""
+    """Return the widths of the parts into which `layer_step` expects each product split."""
     gate = () if layer.output_gate is None else (1,)
     return [hidden * layer.hidden_size for hidden in (*_PARTS[layer.cell], *gate)]
 
 
 def state_widths(layer: LayerWeights) -> list[int]:
-    """Return the widths of the parts of a state: `h`, and of an LSTM `c`."""
+    """Return the widths of the parts of a state: `h`, and `c` for an LSTM."""
     return [layer.hidden_size] * (layer.state_size // layer.hidden_size)
 
 
-def input_matrix(layer: LayerWeights) -> tuple[Array, Array]:
+def input_matrix(layer: LayerWeights) -> tuple[Float32Array, Float32Array]:
     """Return `[K | W]`, `[inputs, width]`, and `[b | w]`, `[width]`."""
-    gate = layer.output_gate
+    kernel, bias, gate = layer.input_kernel, layer.bias[0], layer.output_gate
     if gate is None:
-        return layer.input_kernel, layer.bias[0]
-    return np.hstack([layer.input_kernel, gate.input_kernel]), np.concatenate([layer.bias[0], gate.bias])
+        return kernel, bias
+    return np.hstack([kernel, gate.input_kernel]), np.concatenate([bias, gate.bias])
 
 
-def recurrent_matrix(layer: LayerWeights) -> tuple[Array, Array]:
+def recurrent_matrix(layer: LayerWeights) -> tuple[Float32Array, Float32Array]:
     """Return `[U | V]`, `[hidden_size, width]`, and `[c | 0]`, `[width]`."""
     gate = layer.output_gate
     kernels = [layer.recurrent_kernel] + ([] if gate is None else [gate.recurrent_kernel])
@@ -59,17 +59,17 @@ def recurrent_matrix(layer: LayerWeights) -> tuple[Array, Array]:
 def layer_step(
     block: Block, layer: LayerWeights, inputs: Parts, recurrent: Parts, state: Parts
 ) -> tuple[str, list[str]]:
-    """Append one step of a layer.
+    """Append one time step of a layer.
 
     Args:
-        block: That the nodes are appended to.
-        layer: Which layer.
-        inputs: Names of the input product's parts, of widths `part_widths`.
-        recurrent: Names of the recurrent product's parts, alike.
-        state: Names of the state's parts before, of widths `state_widths`.
+        block: The nodes are appended to it.
+        layer: The layer.
+        inputs: Names of the parts of the input product, `[batch, width]` by `part_widths`.
+        recurrent: Names of the parts of the recurrent product, of the same widths.
+        state: Names of the parts of the state before the step, by `state_widths`.
 
     Returns:
-        Name of what the layer passes on, and of the state's parts after.
+        Name of the output, `[batch, hidden_size]`, and of the parts of the state after the step.
     """
     step = _STEPS[layer.cell]
     next_state = step(block, layer.hidden_size, inputs, recurrent, state)

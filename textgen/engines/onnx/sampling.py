@@ -1,24 +1,33 @@
-"""How the writing graph draws a token: `sampling` and `processors` as nodes.
+"""Drawing a token inside the generation graph: `textgen.sampling` as ONNX nodes.
 
-This module knows logits and a uniform. It does NOT know where they come from.
+This module knows settings, logits and a uniform. It does NOT know how logits are computed.
 """
 
+import math
+from collections.abc import Container
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
-from onnx import TensorProto, numpy_helper
+from numpy.typing import NDArray
+from onnx import numpy_helper
 
-from textgen.engines.onnx.blocks import DOUBLE, INT64, Block
+from textgen.config import SamplingConfig
+from textgen.engines.onnx.blocks import DOUBLE, INT64, UINT8, Block
+from textgen.errors import ConfigError
+from textgen.sampling.filters import MASS_TOLERANCE, MIN_TEMPERATURE
+
+_MAX_TEMPERATURE = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draw:
-    """What stands between the logits and a token: which inputs the writing graph has.
+class LoopGraphInputs:
+    """Which inputs the generation graph has, and so which processors it applies.
 
     Attributes:
-        greedy: The most probable token is taken; there are no uniforms and no temperature.
+        greedy: The most probable token is taken; there is no input `temperature`.
         top_k: There is an input `top_k`.
-        top_p: There is an input `top_p`, and without `top_k` an input `least_share`.
+        top_p: There is an input `top_p`, and without `top_k` an input `min_share`.
         min_p: There is an input `log_min_p`.
     """
 
@@ -27,47 +36,94 @@ class Draw:
     top_p: bool = False
     min_p: bool = False
 
+    @classmethod
+    def of(cls, values: Container[str]) -> Self:
+        """Return the graph whose inputs are the names in `values`."""
+        return cls(
+            greedy="temperature" not in values,
+            top_k="top_k" in values,
+            top_p="top_p" in values,
+            min_p="log_min_p" in values,
+        )
 
-def draw_token(block: Block, logits: str, uniform: str, draw: Draw) -> str:
-    """Draw as `sampling.pick` does, after the processors in their order.
+
+def sampling_values(sampling: SamplingConfig, vocab_size: int) -> dict[str, NDArray[Any]]:
+    """Return the inputs of the generation graph that `sampling` needs.
 
     Args:
-        block: That the nodes are appended to.
-        logits: Name of `[batch, vocab_size]`.
-        uniform: Name of `[batch, 1]`.
-        draw: How.
+        sampling: Settings; only those of `LOOP_SETTINGS` are read.
+        vocab_size: Number of token ids; a filter that would keep all of them has no input.
+
+    Returns:
+        Values by the names of the inputs; empty at temperature 0.
+
+    Raises:
+        ConfigError: The temperature is `"auto"`.
+    """
+    values: dict[str, NDArray[Any]] = {}
+    if isinstance(sampling.temperature, str):
+        raise ConfigError(
+            f"`temperature` of `run_loop` must be a number. Received: {sampling.temperature}. "
+            "Measure it with `Bundle.resolve`."
+        )
+    if sampling.temperature == 0:
+        return values
+    temperature = min(max(sampling.temperature, MIN_TEMPERATURE), _MAX_TEMPERATURE)
+    values["temperature"] = np.array(temperature, np.float32)
+    if sampling.top_k is not None and sampling.top_k < vocab_size:
+        values["top_k"] = np.array([sampling.top_k], np.int64)
+    if sampling.top_p is not None and sampling.top_p < 1:
+        values["top_p"] = np.array(sampling.top_p * (1 - MASS_TOLERANCE))
+        if "top_k" not in values:
+            values["min_share"] = np.array((1 - sampling.top_p) / (2 * vocab_size))
+    if sampling.min_p is not None:
+        values["log_min_p"] = np.array(math.log(sampling.min_p) - MASS_TOLERANCE)
+    return values
+
+
+def draw_token(block: Block, logits: str, uniform: str, graph_inputs: LoopGraphInputs) -> str:
+    """Append the draw of one token per row: that of `sampling.pick`, after the processors.
+
+    Args:
+        block: The nodes are appended to it.
+        logits: Name of `[batch, vocab_size]`, float32.
+        uniform: Name of `[batch, 1]`, float64.
+        graph_inputs: The inputs of the graph.
 
     Returns:
         Name of the tokens, int64 `[batch]`.
     """
-    if draw.greedy:
+    if graph_inputs.greedy:
         return block.op("ArgMax", logits, axis=1, keepdims=0)
     add = block.constants.add
     logits = block.op("Div", logits, "temperature")
     peak = block.op("ReduceMax", logits, add([1]), keepdims=1)
     shifted = block.op("Cast", block.op("Sub", logits, peak), to=DOUBLE)
     weights = block.op("Exp", shifted)
-    if draw.top_k or draw.top_p:
-        kept = _keep_sorted(block, logits, peak, weights, draw)
+    if graph_inputs.top_k or graph_inputs.top_p:
+        kept = _keep_sorted(block, logits, peak, weights, graph_inputs)
         weights = block.op("Where", kept, weights, add(0.0))
-    if draw.min_p:
+    if graph_inputs.min_p:
         kept = block.op("GreaterOrEqual", shifted, "log_min_p")
         weights = block.op("Where", kept, weights, add(0.0))
     cumulative, total = _cumulate(block, weights)
     passed = block.op("Greater", cumulative, block.op("Mul", uniform, total))
-    passed = block.op("Cast", passed, to=TensorProto.UINT8)
+    passed = block.op("Cast", passed, to=UINT8)
     return block.op("ArgMax", passed, axis=1, keepdims=0)
 
 
-def _keep_sorted(block: Block, logits: str, peak: str, weights: str, draw: Draw) -> str:
-    """Return which tokens top-k and top-p keep; of equals `TopK` puts the lower id first."""
+def _keep_sorted(
+    block: Block, logits: str, peak: str, weights: str, graph_inputs: LoopGraphInputs
+) -> str:
+    """Return which tokens top-k and top-p keep; `TopK` orders ties by id."""
     add = block.constants.add
-    total = "" if draw.top_k else block.op("ReduceSum", weights, add([1]), keepdims=1)
-    k = "top_k" if draw.top_k else _count_candidates(block, weights, total)
+    by_k, by_p = graph_inputs.top_k, graph_inputs.top_p
+    total = "" if by_k else block.op("ReduceSum", weights, add([1]), keepdims=1)
+    k = "top_k" if by_k else _count_candidates(block, weights, total)
     values, ids = block.constants.names(2)
     # Unsorted it takes 21 µs instead of 73 for 40 of 66 in 64 rows.
-    block.op("TopK", logits, k, names=[values, ids], axis=1, sorted=int(draw.top_p))
-    if draw.top_p:
+    block.op("TopK", logits, k, names=[values, ids], axis=1, sorted=int(by_p))
+    if by_p:
         kept = _keep_mass(block, block.op("Sub", values, peak), total)
     else:
         kept = block.op("GreaterOrEqual", ids, add(0))
@@ -77,13 +133,13 @@ def _keep_sorted(block: Block, logits: str, peak: str, weights: str, draw: Draw)
 
 
 def _count_candidates(block: Block, weights: str, total: str) -> str:
-    """Return how many tokens of a row top-p keeps at most, for sorting all takes far longer.
+    """Return how many tokens of a row top-p keeps at most, since sorting all takes far longer.
 
-    All tokens of less than `least_share` = (1 - top_p) / (2 vocab_size) have together less than
-    1 - top_p, so before each of them the mass has reached top_p.
+    All tokens of less than `min_share` = (1 - top_p) / (2 vocab_size) have together less than
+    1 - top_p, so the mass before each of them has reached top_p.
     """
     add = block.constants.add
-    candidates = block.op("GreaterOrEqual", weights, block.op("Mul", "least_share", total))
+    candidates = block.op("GreaterOrEqual", weights, block.op("Mul", "min_share", total))
     counts = block.op("ReduceSum", block.op("Cast", candidates, to=INT64), add([1]))
     return block.op("ReduceMax", counts, add([0]), keepdims=0)
 
@@ -91,7 +147,7 @@ def _count_candidates(block: Block, weights: str, total: str) -> str:
 def _keep_mass(block: Block, shifted: str, total: str) -> str:
     """Return which of the sorted tokens have less than `top_p` of the mass before them.
 
-    `total` is the mass, where it is not that of the sorted tokens alone.
+    `total` is the mass; empty: the mass is that of the sorted tokens.
     """
     probs = block.op("Cast", block.op("Exp", shifted), to=DOUBLE)
     mass, sorted_total = _cumulate(block, probs)
@@ -100,6 +156,6 @@ def _keep_mass(block: Block, shifted: str, total: str) -> str:
 
 
 def _cumulate(block: Block, values: str) -> tuple[str, str]:
-    """Return the sums of a row from its beginning, and the last of them."""
+    """Return the cumulative sums of a row, and the last of them."""
     cumulative = block.op("CumSum", values, block.constants.add(1))
     return cumulative, block.op("Gather", cumulative, block.constants.add([-1]), axis=1)
