@@ -77,7 +77,7 @@ def test_a_later_schema_is_refused(copied_run):
         "",
         "[1]",
         "{torn",
-        '{"schema_version": 1, "colour": 2}',
+        '{"schema_version": 1, "flavor": 2}',
         '{"schema_version": 1, "model": []}',
         '{"schema_version": 1, "model": {"hidden_size": 8.5}}',
         '{"schema_version": 1, "training": {"seed": true}}',
@@ -228,7 +228,7 @@ def test_a_damaged_line_hides_no_row_and_is_kept_and_logged_once(tmp_path, warni
     run.metrics_path.write_bytes(b'{"step": 1}\n' + line + b'\n{"step": 2}\n{"step": 3}')
     for _ in range(2):
         assert [row["step"] for row in run.read_metrics()] == [1, 2, 3]
-    assert warnings() == [f"{run.metrics_path}: skipped 1 damaged lines, the first is line 2."]
+    assert warnings() == [f"{run.metrics_path}: skipped 1 damaged lines, the first is line 2"]
     run.keep_metrics_until(2)
     run.append_metrics({"step": 9})
     assert run.metrics_path.read_bytes() == (
@@ -271,7 +271,7 @@ def test_results_are_not_stored_in_a_run_that_cannot_be_written(copied_run, monk
     assert copied_run.read_measurement("entropy", "a") is None
     path = copied_run.path / "measurements" / "entropy.json"
     assert warnings() == [
-        f"{path} cannot be written (Permission denied). Its content is used, but not stored."
+        f"{path} cannot be written (Permission denied): its content is used, but not stored"
     ]
     index = copied_run.read_passages(copied_run.read_tokenizer())
     assert index.longest_match("green bottles").length == len("green bottles")

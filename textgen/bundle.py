@@ -1,26 +1,33 @@
 """A trained model ready to use: tokenizer, configuration and weights, loaded together."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from textgen.config import (
     DynamicConfig,
     EngineName,
-    ModelConfig,
+    NumAlternatives,
+    NumSamples,
     RunConfig,
     SamplingConfig,
     ScoringProtocol,
     Split,
     UnknownPolicy,
     WeightsFormat,
+    check_argument,
 )
 from textgen.corpora.passages import PassageIndex
-from textgen.engines import Engine, choose_engine, make_engine
-from textgen.engines.base import unsupported_settings
-from textgen.engines.onnx import LOOP_SETTINGS
+from textgen.engines import (
+    Engine,
+    EnginePool,
+    load_or_quantize,
+    make_engine,
+    require_engine,
+)
+from textgen.engines.quantized import MeasureLoss, QuantizedStore
 from textgen.errors import ConfigError, RunError
 from textgen.evaluation import (
     EncodedText,
@@ -43,13 +50,13 @@ from textgen.generation import (
 )
 from textgen.generation.receipts import Adaptation, Receipt, installed_versions, text_hashes
 from textgen.metrics import TextScore
+from textgen.models.quantized import QuantizedWeights
 from textgen.models.weights import ModelWeights
 from textgen.runs import RunDirectory
 from textgen.storage import tensors_sha256
 from textgen.tokenizers import Tokenizer
 
-# What rounding the weights may cost on the validation text, nats per token.
-MOST_LOSS = 0.005
+_log = logging.getLogger("textgen")
 
 
 @dataclass(frozen=True)
@@ -57,22 +64,35 @@ class Bundle:
     """A trained model: text in, text out.
 
     Attributes:
-        run: Where it was loaded from.
+        run: The run directory it was loaded from.
         config: The settings it was trained with.
         tokenizer: Text to token ids and back.
-        weights: The model.
-        engine_name: Which implementation computes.
-        weights_format: Of the weights it writes and scores with.
-        adaptations: What it has learned since it was loaded, first to last.
+        engines: The weights, and the engines that compute with them.
+        adaptations: The texts it was adapted to after it was loaded, in order.
+
+    Public methods raise `ConfigError` if an argument has the wrong type or is out of range.
     """
 
     run: RunDirectory
-    config: RunConfig
-    tokenizer: Tokenizer
-    weights: ModelWeights
-    engine_name: EngineName = "auto"
-    weights_format: WeightsFormat = "float32"
-    adaptations: tuple[Adaptation, ...] = ()
+    config: RunConfig = field(repr=False)
+    tokenizer: Tokenizer = field(repr=False)
+    engines: EnginePool
+    adaptations: tuple[Adaptation, ...] = field(default=(), repr=False)
+
+    @property
+    def weights(self) -> ModelWeights:
+        """The weights in float32."""
+        return self.engines.weights
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """Hash of the values of the float32 weights."""
+        return tensors_sha256(self.weights.to_tensors())
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that reads many tokens at once, as scoring does."""
+        return self.engines.engine()
 
     def generate(
         self,
@@ -81,18 +101,20 @@ class Bundle:
         *,
         unknown: UnknownPolicy = "error",
     ) -> str:
-        """Write one text.
+        """Generate one text.
 
         Args:
-            prompt: The text to go on from; empty: where a text begins.
-            sampling: How to draw; None: the defaults of `SamplingConfig`.
-            unknown: What to do with a character the model never saw.
+            prompt: The text to continue; an empty one is the start of a text.
+            sampling: How tokens are drawn, and when the text ends; None: the defaults of
+                `SamplingConfig`.
+            unknown: What to do with a character of the prompt that the vocabulary lacks.
 
         Returns:
-            What was written, without the prompt.
+            The generated text, without the prompt.
 
         Raises:
-            TokenizerError: The prompt has an unknown character, under `"error"`.
+            ConfigError: This model cannot apply a setting.
+            TokenizerError: The prompt has an unknown character, and `unknown` is `"error"`.
         """
         (text,) = self.generate_many(prompt, 1, sampling, unknown=unknown)
         return text
@@ -105,12 +127,10 @@ class Bundle:
         *,
         unknown: UnknownPolicy = "error",
     ) -> list[str]:
-        """Write `num_samples` texts from one prompt; see `generate`."""
-        requests = [
-            Request(prompt=prompt, sampling=sampling or SamplingConfig(), sample_index=row)
-            for row in range(num_samples)
-        ]
-        return [written.text for written in self.generate_batch(requests, unknown=unknown)]
+        """Generate `num_samples` texts from one prompt; see `generate`."""
+        num_samples = check_argument(num_samples, NumSamples, "num_samples")
+        requests = [_make_request(prompt, sampling, index) for index in range(num_samples)]
+        return [generated.text for generated in self.generate_batch(requests, unknown=unknown)]
 
     def generate_batch(
         self,
@@ -119,28 +139,30 @@ class Bundle:
         unknown: UnknownPolicy = "error",
         logprobs: int | None = None,
     ) -> list[GeneratedText]:
-        """Write the texts of many requests, of different prompts and settings, side by side.
+        """Generate one text per request in one batch; prompts and settings may differ.
 
         Args:
-            requests: What to write.
-            unknown: What to do with a character the model never saw.
-            logprobs: Also return what the model thought of each token, with so many
-                alternatives.
+            requests: Prompts and settings.
+            unknown: What to do with a character of a prompt that the vocabulary lacks.
+            logprobs: Also return each token's log-probability and this many alternatives.
 
         Returns:
             The texts, in the order of the requests.
 
         Raises:
-            ConfigError: Settings that this model cannot fulfil.
-            TokenizerError: A prompt has an unknown character, under `"error"`.
+            ConfigError: This model cannot apply a setting.
+            TokenizerError: A prompt has an unknown character, and `unknown` is `"error"`.
         """
+        check_argument(unknown, UnknownPolicy, "unknown")
+        check_argument(logprobs, NumAlternatives | None, "logprobs")
+        resolved = _resolve_all(self, requests)
         return generate_texts(
-            self._engine(self._engine_for(requests, logprobs)),
+            _fastest_engine(self, resolved, stepwise=logprobs is not None),
             self.tokenizer,
-            [self.resolve(request) for request in requests],
+            resolved,
             unknown=unknown,
             logprobs=logprobs,
-            passages=self._passages_for(requests),
+            passages=_passages_for(self, resolved),
         )
 
     def stream(
@@ -150,14 +172,19 @@ class Bundle:
         *,
         unknown: UnknownPolicy = "error",
     ) -> Iterator[str]:
-        """Yield one text piece by piece while it is written; never a part of a character."""
-        request = Request(prompt=prompt, sampling=sampling or SamplingConfig())
+        """Return an iterator over the pieces of one text, each of whole characters.
+
+        The pieces join to the text that `generate` returns. Errors are those of `generate`; the
+        call raises them, not the first piece.
+        """
+        check_argument(unknown, UnknownPolicy, "unknown")
+        resolved = _resolve_all(self, [_make_request(prompt, sampling)])
         return stream_text(
-            self._engine(self._engine_for([request])),
+            _fastest_engine(self, resolved),
             self.tokenizer,
-            self.resolve(request),
+            resolved[0],
             unknown=unknown,
-            passages=self._passages_for([request]),
+            passages=_passages_for(self, resolved),
         )
 
     def search(
@@ -168,47 +195,74 @@ class Bundle:
         *,
         length_penalty: float = 0.6,
         unknown: UnknownPolicy = "error",
-    ) -> list[tuple[str, Beam]]:
-        """Return the most probable texts that beam search finds, best first; see `beam_search`."""
-        request = Request(prompt=prompt, sampling=sampling or SamplingConfig())
-        beams = beam_search(
+    ) -> list[Beam]:
+        """Return the most probable texts that beam search finds, the best first.
+
+        Args:
+            prompt: The text to continue; an empty one is the start of a text.
+            num_beams: Number of candidates kept at each step, and of texts returned.
+            sampling: Maximum length and stop conditions; other settings must have their
+                defaults. None: the defaults of `SamplingConfig`.
+            length_penalty: Exponent by which longer texts are favored where a stop condition
+                ends some of them; see `beam_search`.
+            unknown: What to do with a character of the prompt that the vocabulary lacks.
+
+        Returns:
+            At most `num_beams` texts with their scores.
+
+        Raises:
+            ConfigError: A setting is none that beam search applies.
+            TokenizerError: The prompt has an unknown character, and `unknown` is `"error"`.
+        """
+        check_argument(unknown, UnknownPolicy, "unknown")
+        request = self.resolve(_make_request(prompt, sampling))
+        return beam_search(
             self.engine,
             self.tokenizer,
-            prompt,
+            request.prompt,
             num_beams=num_beams,
-            sampling=self.resolve(request).sampling,
+            sampling=request.sampling,
             length_penalty=length_penalty,
             unknown=unknown,
         )
-        return [(beam.text, beam) for beam in beams]
 
     def receipt(
         self, requests: Sequence[Request], texts: Sequence[str], unknown: UnknownPolicy = "error"
     ) -> Receipt:
-        """Return what is needed to write `texts` again and to compare."""
+        """Record what is needed to generate texts again and to compare them.
+
+        Args:
+            requests: The requests that the texts were generated for.
+            texts: One per request.
+            unknown: What was done with unknown characters of the prompts.
+
+        Returns:
+            The receipt.
+        """
+        resolved = _resolve_all(self, requests)
         loaded = self.adaptations[0].weights_sha256 if self.adaptations else self.weights_sha256
         return Receipt(
             run=str(self.run.path),
             weights_sha256=loaded,
             tokenizer_sha256=self.tokenizer.fingerprint(),
-            engine=self._engine_for(requests),
-            weights_format=self.weights_format,
+            engine=self.engines.choose([request.sampling for request in resolved]),
+            weights_format=self.engines.weights_format,
             unknown=unknown,
-            requests=tuple(self.resolve(request) for request in requests),
+            requests=resolved,
             text_sha256=text_hashes(texts),
             versions=installed_versions(),
             adaptations=self.adaptations,
         )
 
     def resolve(self, request: Request) -> Request:
-        """Return the request with what only the run knows filled in.
+        """Return a request whose settings no longer depend on the run.
 
         Args:
-            request: Any.
+            request: Any request.
 
         Returns:
-            The request with a number for `temperature="auto"`, and the run's document end
-            among the stop texts for `stop_at_document`.
+            The request with a number for `temperature="auto"`, measured at the first use, and
+            with the run's document end among the stop texts for `stop_at_document`.
 
         Raises:
             ConfigError: The run was trained without a document end.
@@ -220,78 +274,32 @@ class Bundle:
             end = self.config.corpus.document_end
             if end is None:
                 raise ConfigError(
-                    "`stop_at_document` needs a run that was trained with --document-end. "
-                    f"Received: {self.run.path}. Pass --stop with a text that ends one."
+                    "`stop_at_document` must be False for a run that was trained without "
+                    "`document_end`. Received: True. Pass `stop` with a text that ends a document."
                 )
             sampling = replace(sampling, stop=(*sampling.stop, end), stop_at_document=False)
         return replace(request, sampling=sampling)
 
     @cached_property
     def temperature(self) -> float:
-        """The temperature of `auto`: measured at the first use, then kept with the run."""
-        return float(self._measured("temperature", self._measure_temperature)["temperature"])
+        """The temperature of `"auto"`: measured at the first use, then stored in the run.
 
-    def _measure_temperature(self) -> dict[str, float]:
-        held_out = self.tokenizer.decode(self.run.read_corpus().validation)
-        calibration = calibrate_temperature(self.engine, self.tokenizer, held_out)
-        return {
-            "temperature": calibration.temperature,
-            "held_out_entropy": calibration.held_out_entropy,
-            "written_entropy": calibration.generated_entropy,
-        }
-
-    def _measured(self, name: str, measure: Callable[[], dict[str, float]]) -> dict[str, Any]:
-        """Return what `measure` gives, kept with the run; of an adapted model it is not kept."""
-        if self.adaptations:
-            return measure()
-        found = self.run.read_measurement(name, self.weights_sha256)
-        if found is None:
-            found = measure()
-            self.run.write_measurement(name, self.weights_sha256, found)
-        return found
+        That of an adapted model is not stored.
+        """
+        name, sha256 = "temperature", self.weights_sha256
+        found = None if self.adaptations else self.run.read_measurement(name, sha256)
+        if found is None or name not in found:
+            _log.info("`temperature`: measuring the value of auto, once per run")
+            held_out = self.tokenizer.decode(self.run.read_corpus().validation)
+            found = asdict(calibrate_temperature(self.engine, self.tokenizer, held_out))
+            if not self.adaptations:
+                self.run.write_measurement(name, sha256, found)
+        return found[name]
 
     @cached_property
     def passages(self) -> PassageIndex:
-        """The index of the training text: built at the first use, then kept with the run."""
+        """The index of the training text: built at the first use, then stored in the run."""
         return self.run.read_passages(self.tokenizer)
-
-    def _passages_for(self, requests: Sequence[Request]) -> PassageIndex | None:
-        wanted = any(request.sampling.max_copy is not None for request in requests)
-        return self.passages if wanted else None
-
-    @cached_property
-    def weights_sha256(self) -> str:
-        """Hash of the weights' values."""
-        return tensors_sha256(self.weights.to_tensors())
-
-    @property
-    def engine(self) -> Engine:
-        """What computes where many tokens are read at once."""
-        return self._engine("onnx" if self.engine_name == "auto" else self.engine_name)
-
-    def _engine_for(self, requests: Sequence[Request], logprobs: int | None = None) -> EngineName:
-        """Return which engine writes: the one asked for, or the fastest."""
-        if self.engine_name != "auto":
-            return self.engine_name
-        tokens = max((request.sampling.max_new_tokens for request in requests), default=0)
-        samplings = [self.resolve(request).sampling for request in requests]
-        in_loop = not any(unsupported_settings(s, LOOP_SETTINGS) for s in samplings)
-        return choose_engine(
-            self.weights,
-            self.weights_format,
-            len(requests),
-            tokens,
-            stepwise=logprobs is not None or not in_loop,
-        )
-
-    def _engine(self, name: EngineName) -> Engine:
-        if name not in self._engines:
-            self._engines[name] = make_engine(name, self.weights, self.weights_format)
-        return self._engines[name]
-
-    @cached_property
-    def _engines(self) -> dict[EngineName, Engine]:
-        return {}
 
     def adapt(
         self,
@@ -301,40 +309,50 @@ class Bundle:
         *,
         unknown: UnknownPolicy = "error",
     ) -> "Bundle":
-        """Return a model that has learned from `text`; this one and its run stay as they are.
+        """Return the model after it was trained on a text; this one and its run do not change.
 
         Args:
-            text: At least two tokens, in the manner that the model is to take over.
-            passes: How many times it reads the text, at most 1,000; more bind it closer.
-            settings: How it learns; None: as in dynamic evaluation, see `DynamicConfig`.
-            unknown: What to do with a character the model never saw.
+            text: At least two tokens, in the style that the model is to adopt.
+            passes: Passes over the text, at most 1,000; more of them fit it more closely.
+            settings: How the weights are updated; None: the defaults of `DynamicConfig`.
+            unknown: What to do with a character of the text that the vocabulary lacks.
 
         Returns:
-            The adapted model. What is measured of it is not kept with the run.
+            The adapted model. What is measured of it is not stored in the run.
 
         Raises:
-            ConfigError: `text` is too short, or `passes` lies outside `[1, 1000]`.
-            RunError: Rounded to its weights_format, the adapted model loses too much.
-            TokenizerError: `text` has an unknown character, under `"error"`.
-            TrainingError: The weights grew beyond all bounds.
+            ConfigError: `text` is too short.
+            DependencyError: TensorFlow is not installed.
+            RunError: The adapted model loses too much in its `weights_format`.
+            TokenizerError: `text` has an unknown character, and `unknown` is `"error"`.
+            TrainingError: The weights became infinite or NaN.
         """
-        token_ids = self.tokenizer.encode(text, unknown)
-        settings = settings or DynamicConfig()
-        learned = Adaptation(
+        check_argument(text, str, "text")
+        check_argument(unknown, UnknownPolicy, "unknown")
+        settings = check_argument(settings, DynamicConfig | None, "settings") or DynamicConfig()
+        weights = adapt(
+            self.weights,
+            self.config.model,
+            self.tokenizer.encode(text, unknown),
+            self.tokenizer.start_id,
+            settings,
+            passes,
+        )
+        adaptation = Adaptation(
             text=text,
             passes=passes,
             settings=settings,
             unknown=unknown,
             weights_sha256=self.weights_sha256,
         )
-        start_id = self.tokenizer.start_id
-        weights = adapt(self.weights, self.config.model, token_ids, start_id, settings, passes)
-        return _require_exact(
-            replace(self, weights=weights, adaptations=(*self.adaptations, learned))
+        quantized = _quantize(
+            weights, self.engines.weights_format, self.run, self.tokenizer, store=None
         )
+        engines = EnginePool(weights, quantized, self.engines.preferred)
+        return replace(self, engines=engines, adaptations=(*self.adaptations, adaptation))
 
     def replay_adaptations(self, adaptations: Sequence[Adaptation]) -> "Bundle":
-        """Return a model that has learned what a receipt tells of, first to last."""
+        """Return the model with the adaptations of a receipt applied in order; see `adapt`."""
         bundle = self
         for learned in adaptations:
             bundle = bundle.adapt(
@@ -350,27 +368,30 @@ class Bundle:
         protocol: ScoringProtocol = "carried",
         on_progress: OnProgress | None = None,
     ) -> TextScore:
-        """Return what the model pays for `text`, read from left to right.
+        """Score a text: its cross-entropy under the model.
 
         Args:
             text: At least one token.
-            unknown: What to do with a character the model never saw.
-            protocol: `"carried"`: one pass with carried state, a long text in up to 32 lanes
-                side by side, each but the first with 256 tokens before its predictions
-                count. `"windows"`: windows of 256 tokens that each begin with the initial
-                state, see `score_windows`. `"dynamic"`: one pass in which a float32 copy of
-                the model learns from what it has scored, see `dynamic_score`.
-            on_progress: Told the share of the tokens that are scored, 0 to 1, on the way.
+            unknown: What to do with a character of the text that the vocabulary lacks.
+            protocol: `"carried"`: one pass with carried state, a long text in up to 32 parallel
+                lanes, each but the first with 256 warmup tokens. `"windows"`: windows of 256
+                tokens that each begin with the initial state, see `score_windows`.
+                `"dynamic"`: one pass in which a float32 copy of the model is trained on each
+                segment after it has been scored, see `dynamic_score`.
+            on_progress: Called from time to time with the share that is scored, in (0, 1].
 
         Returns:
-            Total nats and what they are divided by.
+            The score.
 
         Raises:
-            ConfigError: There is no such protocol.
             CorpusError: No token is left to score.
-            TokenizerError: A character is unknown, under `"error"`.
+            DependencyError: TensorFlow is not installed, and the protocol is `"dynamic"`.
+            TokenizerError: A character is unknown, and `unknown` is `"error"`.
         """
-        return self._score(encode_text(self.tokenizer, text, unknown), protocol, on_progress)
+        check_argument(text, str, "text")
+        check_argument(unknown, UnknownPolicy, "unknown")
+        encoded = encode_text(self.tokenizer, text, unknown)
+        return _score(self, encoded, protocol, on_progress)
 
     def score_split(
         self,
@@ -378,41 +399,15 @@ class Bundle:
         protocol: ScoringProtocol = "carried",
         on_progress: OnProgress | None = None,
     ) -> TextScore:
-        """Return what the model pays for a split of the corpus it was trained on; see `score`."""
-        corpus = self.run.read_corpus()
-        encoded = EncodedText(
-            token_ids=getattr(corpus, split),
-            characters=getattr(corpus, f"{split}_characters"),
-            bytes=getattr(corpus, f"{split}_bytes"),
-        )
-        return self._score(encoded, protocol, on_progress)
-
-    def _score(
-        self, encoded: EncodedText, protocol: ScoringProtocol, on_progress: OnProgress | None
-    ) -> TextScore:
-        parts = encoded, self.tokenizer.start_id
-        if protocol == "dynamic":
-            return dynamic_score(self.weights, self.config.model, *parts, on_progress=on_progress)
-        scorers = {"carried": score_carried, "windows": score_windows}
-        if protocol not in scorers:
-            raise ConfigError(
-                f"`protocol` must be one of {', '.join(scorers)}, dynamic. Received: {protocol}. "
-                "Pass --protocol."
-            )
-        return scorers[protocol](self.engine, *parts, on_progress)
+        """Score a split of the corpus that the model was trained on; see `score`."""
+        check_argument(split, Split, "split")
+        return _score(self, _split(self.run, split), protocol, on_progress)
 
     def surprise(self, text: str, *, unknown: UnknownPolicy = "error") -> list[tuple[str, float]]:
-        """Return the pieces of `text`, each with what it costs the model in bits."""
+        """Return the pieces of a text with their bits; see `textgen.evaluation.surprise`."""
+        check_argument(text, str, "text")
+        check_argument(unknown, UnknownPolicy, "unknown")
         return surprise(self.engine, self.tokenizer, text, unknown)
-
-    def rounding_loss(self) -> float:
-        """Return what the precision costs on the validation text, nats per token; kept."""
-        found = self._measured(f"rounding_{self.weights_format}", self._measure_rounding)
-        return float(found[self.weights_format] - found["float32"])
-
-    def _measure_rounding(self) -> dict[str, float]:
-        whole = replace(self, weights_format="float32").score_split("validation").loss
-        return {"float32": whole, self.weights_format: self.score_split("validation").loss}
 
 
 def load(
@@ -422,45 +417,100 @@ def load(
 
     Args:
         run_dir: The run directory, wherever it was moved to.
-        engine: Which implementation computes; all compute the same.
-        weights: Precision of the weights; below float32 they are first held to the
-            validation text, once for a run.
+        engine: The engine that computes; all of them compute the same.
+        weights_format: Numeric format of the weights used for inference. For int8 and int4 the
+            weights are quantized once per run, and their loss is measured on the validation text.
 
     Returns:
-        The model, ready to write and to score.
+        The model, ready to generate and to score.
 
     Raises:
-        RunError: The run is missing, incomplete, damaged, of a newer schema, or its
-            tokenizer does not belong to its weights.
-        ConfigError: The engine has no such precision.
+        ConfigError: An argument has the wrong type, or the engine lacks the weights format.
+        RunError: The run is missing, incomplete, damaged, of a newer schema, or its files belong
+            to different models; or the quantized weights lose too much.
     """
-    run = RunDirectory(Path(run_dir))
-    config = run.read_config()
-    tokenizer = run.read_tokenizer()
-    loaded = run.read_weights(tokenizer)
-    if not _is_of(loaded, config.model):
-        raise RunError(f"config.json and model.safetensors of {run.path} do not fit together.")
-    return _require_exact(Bundle(run, config, tokenizer, loaded, engine, weights_format))
+    path = check_argument(run_dir, str | Path, "run_dir")
+    require_engine(engine, weights_format)
+    run = RunDirectory(Path(path))
+    config, tokenizer = run.read_config(), run.read_tokenizer()
+    weights = run.read_weights(tokenizer)
+    _require_match(run, config, weights)
+    quantized = _quantize(weights, weights_format, run, tokenizer, store=run)
+    return Bundle(run, config, tokenizer, EnginePool(weights, quantized, engine))
 
 
-def _require_exact(bundle: Bundle) -> Bundle:
-    """Return the model if its precision is held to cost little on the validation text."""
-    weights_format = bundle.weights_format
-    if weights_format != "float32" and (loss := bundle.rounding_loss()) > MOST_LOSS:
+def _make_request(prompt: str, sampling: SamplingConfig | None, sample_index: int = 0) -> Request:
+    sampling = SamplingConfig() if sampling is None else sampling
+    return Request(prompt=prompt, sampling=sampling, sample_index=sample_index)
+
+
+def _resolve_all(bundle: Bundle, requests: Sequence[Request]) -> tuple[Request, ...]:
+    checked: tuple[Request, ...] = check_argument(requests, tuple[Request, ...], "requests")
+    return tuple(map(bundle.resolve, checked))
+
+
+def _fastest_engine(
+    bundle: Bundle, resolved: Sequence[Request], *, stepwise: bool = False
+) -> Engine:
+    samplings = [request.sampling for request in resolved]
+    return bundle.engines.engine(bundle.engines.choose(samplings, stepwise=stepwise))
+
+
+def _passages_for(bundle: Bundle, resolved: Sequence[Request]) -> PassageIndex | None:
+    needed = any(request.sampling.max_copy is not None for request in resolved)
+    return bundle.passages if needed else None
+
+
+def _score(
+    bundle: Bundle, encoded: EncodedText, protocol: ScoringProtocol, on_progress: OnProgress | None
+) -> TextScore:
+    check_argument(protocol, ScoringProtocol, "protocol")
+    start_id = bundle.tokenizer.start_id
+    if protocol == "dynamic":
+        model = bundle.config.model
+        return dynamic_score(bundle.weights, model, encoded, start_id, on_progress=on_progress)
+    score = score_carried if protocol == "carried" else score_windows
+    return score(bundle.engine, encoded, start_id, on_progress)
+
+
+def _require_match(run: RunDirectory, config: RunConfig, weights: ModelWeights) -> None:
+    """Raise `RunError` unless the configuration describes the weights."""
+    if found := weights.mismatches(config.model):
         raise RunError(
-            f"`weights_format={weights_format}` must cost at most {MOST_LOSS} nats per token on the validation "
-            f"text. Received: {loss:.4f}. Pass --weights-format float32."
+            f"config.json and {run.weights_path.name} of {run.path} must describe the same model. "
+            f"Received: {'; '.join(found)}. Restore both files from the same copy."
         )
-    return bundle
 
 
-def _is_of(weights: ModelWeights, config: ModelConfig) -> bool:
-    names = ("cell", "embedding_dim", "hidden_size", "num_layers", "residual")
-    last = weights.layers[-1]
-    parts = (
-        (config.output_gate, last.output_gate),
-        (config.layer_norm, last.norm),
-        (config.initial_state == "learned", weights.learned_initial_state),
+def _quantize(
+    weights: ModelWeights,
+    weights_format: WeightsFormat,
+    run: RunDirectory,
+    tokenizer: Tokenizer,
+    store: QuantizedStore | None,
+) -> QuantizedWeights | None:
+    """Return the quantized weights, checked on the run's validation text; None for float32."""
+    if weights_format == "float32":
+        return None
+    return load_or_quantize(
+        weights, weights_format, _validation_loss(weights, run, tokenizer), store
     )
-    same = all(getattr(weights, name) == getattr(config, name) for name in names)
-    return same and all(wanted == (part is not None) for wanted, part in parts)
+
+
+def _validation_loss(weights: ModelWeights, run: RunDirectory, tokenizer: Tokenizer) -> MeasureLoss:
+    """Return a function that measures the loss of quantized weights; None: of `weights`."""
+
+    def measure(quantized: QuantizedWeights | None) -> float:
+        engine = make_engine("onnx", weights, quantized)
+        return score_carried(engine, _split(run, "validation"), tokenizer.start_id).loss
+
+    return measure
+
+
+def _split(run: RunDirectory, split: Split) -> EncodedText:
+    corpus = run.read_corpus()
+    return EncodedText(
+        token_ids=getattr(corpus, split),
+        characters=getattr(corpus, f"{split}_characters"),
+        bytes=getattr(corpus, f"{split}_bytes"),
+    )

@@ -31,11 +31,13 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from textgen.config import RunConfig, WeightsFormat
+from textgen.config import QuantizedFormat, RunConfig
 from textgen.config.migrations import migrate_environment
 from textgen.corpora import CORPUS_FILE, TokenizedCorpus
 from textgen.corpora.passages import PASSAGES_FILE, PassageIndex
 from textgen.errors import ConfigError, RunError
+from textgen.models.quantized import QuantizedWeights
+from textgen.models.quantized_file import load_quantized, serialize_quantized
 from textgen.models.weights import ModelWeights
 from textgen.models.weights_file import load_weights, serialize_weights
 from textgen.storage import (
@@ -100,10 +102,6 @@ class RunDirectory:
     def weights_path(self) -> Path:
         """The best weights by validation loss."""
         return self.path / _WEIGHTS_FILE
-
-    def quantized_path(self, weights_format: WeightsFormat) -> Path:
-        """Return the file of the best weights in a numeric format below float32."""
-        return self.path / _QUANTIZED_FOLDER / f"{weights_format}.safetensors"
 
     def is_occupied(self) -> bool:
         """Return whether the path exists and is not an empty folder."""
@@ -242,6 +240,31 @@ class RunDirectory:
                 "Continue its training with `resume` until the first validation."
             )
         return load_weights(self.weights_path, tokenizer.fingerprint())
+
+    def write_quantized(self, quantized: QuantizedWeights) -> None:
+        """Store quantized weights; a run directory that cannot be written is left as it is."""
+        path = self._quantized_path(quantized.weights_format)
+        write_if_possible(path, serialize_quantized(quantized))
+
+    def read_quantized(
+        self, weights_format: QuantizedFormat, weights_sha256: str
+    ) -> QuantizedWeights | None:
+        """Return what `write_quantized` stored.
+
+        Args:
+            weights_format: Format of the quantized weights.
+            weights_sha256: Hash of the values of the float32 weights.
+
+        Returns:
+            The quantized weights; None if none were made of these weights.
+
+        Raises:
+            RunError: The file is damaged.
+        """
+        return load_quantized(self._quantized_path(weights_format), weights_format, weights_sha256)
+
+    def _quantized_path(self, weights_format: QuantizedFormat) -> Path:
+        return self.path / _QUANTIZED_FOLDER / f"{weights_format}.safetensors"
 
     def write_measurement(
         self, name: str, weights_sha256: str, values: Mapping[str, float]
@@ -402,7 +425,7 @@ def _metrics_row(line: bytes) -> dict[str, Any] | None:
 @cache
 def _note_damaged_lines(path: Path, numbers: tuple[int, ...]) -> None:
     _log.warning(
-        "%s: skipped %d damaged lines, the first is line %d.", path, len(numbers), numbers[0]
+        "%s: skipped %d damaged lines, the first is line %d", path, len(numbers), numbers[0]
     )
 
 

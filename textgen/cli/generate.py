@@ -207,8 +207,8 @@ def _search(bundle: Bundle, request: Request, command: GenerateCommand) -> None:
         length_penalty=command.length_penalty,
         unknown=command.unknown,
     )
-    for text, beam in found[: command.num_samples]:
-        print(request.prompt + text)
+    for beam in found[: command.num_samples]:
+        print(request.prompt + beam.text)
         print(f"log-probability {beam.log_prob:.3f}, score {beam.score:.3f}", file=sys.stderr)
 
 
