@@ -28,10 +28,12 @@ def make_tokens(batch, time, seed=0):
 
 def test_one_pass_equals_two_halves_with_the_state_carried():
     model = build_language_model(CONFIG, 9)
+    model.set_model_weights(perturbed(model.model_weights()))
     tokens = make_tokens(3, 12)
     whole, last = model(tokens, model.initial_state(3))
     first, state = model(tokens[:, :5], model.initial_state(3))
     second, carried = model(tokens[:, 5:], state)
+    # Logits are of the order of 1 and eps is 1.2e-7; each step sums in the same order.
     np.testing.assert_allclose(tf.concat([first, second], 1), whole, atol=1e-6)
     np.testing.assert_allclose(carried, last, atol=1e-6)
     assert whole.shape == (3, 12, 9)
@@ -50,6 +52,7 @@ def test_shards_and_one_hot_inputs_change_nothing(embedding_dim, shards):
         hidden, layer_state = block.recurrent.stock(hidden)
         last.append(layer_state)
     want = tf.matmul(hidden, model.dense.kernel) + model.dense.bias
+    # Initial weights give logits and states below 0.1, where eps is 1.2e-8.
     np.testing.assert_allclose(logits, want, atol=1e-6)
     np.testing.assert_allclose(state, tf.stack(last), atol=1e-6)
 
@@ -170,6 +173,7 @@ def test_every_part_computes_alike_in_both_layouts_and_in_one_hot_columns(parts)
     want, want_state = models[0](tokens, models[0].initial_state(5))
     for model in models[1:]:
         logits, state = model(tokens, model.initial_state(5))
+        # Logits are of the order of 1 and eps is 1.2e-7; differences are at most 0.7e-6.
         np.testing.assert_allclose(logits, want, atol=2e-6)
         np.testing.assert_allclose(state, want_state, atol=2e-6)
     np.testing.assert_array_equal(weights.initial_state(5), models[0].initial_state(5))
