@@ -20,6 +20,7 @@ import psutil
 import textgen
 from textgen.cli.train import parse_train
 from textgen.config import ScoringProtocol
+from textgen.engines import EnginePool
 from textgen.models.memory import num_parameters
 from textgen.models.weights import ModelWeights
 from textgen.runs import RunDirectory
@@ -91,7 +92,7 @@ def _scores(
     }
     if CURVE in protocols:
         scores[CURVE] = [
-            (seconds, replace(bundle, weights=weights).score(text).nats_per_char)
+            (seconds, replace(bundle, engines=EnginePool(weights)).score(text).nats_per_char)
             for seconds, _, weights in recorder.recorded
         ]
     return scores
