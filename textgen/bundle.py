@@ -289,7 +289,7 @@ class Bundle:
         name, sha256 = "temperature", self.weights_sha256
         found = None if self.adaptations else self.run.read_measurement(name, sha256)
         if found is None or name not in found:
-            _log.info("`temperature`: measuring the value of auto, once per run")
+            _log.info("`temperature`: measuring the value of auto")
             held_out = self.tokenizer.decode(self.run.read_corpus().validation)
             found = asdict(calibrate_temperature(self.engine, self.tokenizer, held_out))
             if not self.adaptations:
