@@ -18,11 +18,11 @@ AVOID = {
     r"\banew\b": "again",
     r"\bso many\b": "this many, a number of",
     r"\bcan(not| not) be had\b": "is unavailable",
-    r"\blearnt\b": "learned",
+    r"(?<![\"'`])\blearnt\b": "learned",
     r"\bunwatched\b": "on_progress",
     r"\bcosting\b": "score_from_nats",
     r"\bbegin_with_frequencies\b": "init_dense_bias",
-    r"\bthe house\b|\bfloors\b|\brooms\b": "layers, packages",
+    r"\bthe house\b|\brooms\b": "layers, packages",
     r"\b(whom?|what) (it|to) blames?\b|\bblames?\b": "reason",
 }
 RELATIVE_CLAUSE = re.compile(r"(What|How|When|Where|Which|Who)\b")
