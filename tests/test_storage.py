@@ -212,7 +212,6 @@ def one_tensor(dtype="F32", shape=(2,), offsets=(0, 8)):
         safetensors_file(one_tensor(shape=(2**40,), offsets=(0, 2**42)), bytes(8)),
         safetensors_file(one_tensor(shape=(-1,)), bytes(8)),
         safetensors_file(one_tensor(dtype="F31"), bytes(8)),
-        safetensors_file(one_tensor(dtype="BF16", shape=(4,)), bytes(8)),
         safetensors_file({"__metadata__": {"schema_version": 1}}),
         safetensors_file({"__metadata__": []}),
     ],

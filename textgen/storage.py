@@ -166,7 +166,7 @@ def read_safetensors(
         raise _unreadable(path, error) from error
     except MemoryError as error:
         raise damaged_file(path, "its tensors do not fit in memory", remedy) from error
-    # safetensors raises the last three for dtypes that NumPy does not have.
+    # safetensors raises the last three for dtypes that NumPy lacks; with ml_dtypes it reads them.
     except (SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:
         raise damaged_file(path, error, remedy) from error
 
