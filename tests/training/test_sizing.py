@@ -10,13 +10,13 @@ from textgen.training.sizing import CHOSEN_SETTINGS, choose_settings, size_to_fi
 
 
 def choose(**changes):
-    asked = {
+    arguments = {
         "num_tokens": 1_000_000,
         "vocab_size": 65,
         "minutes": 3.0,
         "tokens_per_second": 40_000.0,
     }
-    return choose_settings(**(asked | changes))
+    return choose_settings(**(arguments | changes))
 
 
 def test_settings_for_a_million_characters_and_three_minutes():

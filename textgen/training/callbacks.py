@@ -4,7 +4,7 @@ Each is a Keras callback with one task; `training_callbacks` returns them in the
 they depend on each other. They share one `Progress`. A user's own callbacks run after them and
 find `loss` and `bits_per_char` in the logs, and after a validation both with the prefix `val_`.
 
-For Keras an "epoch" is what lies between two validations: one pass over the corpus unless
+For Keras an "epoch" is the steps between two validations: one pass over the corpus unless
 `validate_every` is set. A "batch" is one call of the compiled step function, which takes several
 steps of a small model.
 """
@@ -308,7 +308,7 @@ def training_callbacks(
         progress: Progress of the run.
 
     Returns:
-        The callbacks; a user's own come after them.
+        The callbacks; a user's own run after them.
     """
     callbacks: list[keras.callbacks.Callback] = [
         ScheduleSteps(config, interval, progress),

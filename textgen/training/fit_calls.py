@@ -1,6 +1,6 @@
 """Division of a run into calls of `keras.Model.fit`, and of those into calls of its step function.
 
-For Keras an epoch is what lies between two validations, and every epoch of one call of `fit` has
+For Keras an epoch is the steps between two validations, and all epochs of one call of `fit` have
 the same number of steps. This module does NOT know models or data.
 """
 

@@ -1,7 +1,7 @@
 """A training session: a compiled model and its data, fitted until a limit or an interruption.
 
-`build_session` does the work; a `Session` has what it is given. This module does NOT know where
-the text came from, or how progress is shown: that comes in as callbacks.
+`build_session` does the work; a `Session` has what it is given. This module does NOT know the
+source of the text, or how progress is shown: callbacks do that.
 """
 
 import time

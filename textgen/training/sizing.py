@@ -1,4 +1,4 @@
-"""Settings for a corpus, a time limit and a machine: the rule of `--preset auto`.
+"""Settings for a corpus, a time limit and a machine: the rule of the preset `auto`.
 
 The rule follows trainings on three texts; `python -m benchmarks.sizing` compares it with presets
 made by hand (docs/experiments.md#auto-preset).

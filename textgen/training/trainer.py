@@ -1,8 +1,8 @@
 """Training from a text to a run directory, and resuming a run.
 
 The corpus is read and tokenized first, and only then the run directory is created; the model is
-built, compiled and fitted by a `Session`. This module does NOT know how progress is shown: that
-comes in as callbacks.
+built, compiled and fitted by a `Session`. This module does NOT know how progress is shown:
+callbacks do that.
 """
 
 import logging
