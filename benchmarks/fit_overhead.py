@@ -1,7 +1,7 @@
 """The cost of `textgen.train` beyond its training step, and what more steps per call would save.
 
 `textgen` is `train` with its callbacks, schedule and input pipeline; `bare step` is the same
-compiled step, called in a loop on one window; `10 steps a call` is a compiled loop around it.
+compiled step, called in a loop on one window; `10 steps per call` is a compiled loop around it.
 Random tokens, whose values do not change the time; medians of the time per step.
 """
 
@@ -83,7 +83,7 @@ def _time_bare_steps(model: keras.Model, batch_size: int, seq_len: int) -> dict[
         for _ in tf.range(count):
             model.train_step((inputs, tokens[:, 1:]))
 
-    steps_per_call = {"bare step": 1, f"{_STEPS_PER_CALL} steps a call": _STEPS_PER_CALL}
+    steps_per_call = {"bare step": 1, f"{_STEPS_PER_CALL} steps per call": _STEPS_PER_CALL}
     seconds: dict[str, list[float]] = {name: [] for name in steps_per_call}
     take_steps(tf.constant(1))
     for _ in range(_STEPS // _STEPS_PER_CALL):

@@ -55,7 +55,8 @@ def _compare(
     measurements = []
     for count in streams:
         for top_k in (0, 40):
-            case = f"{size}, {count} streams" + (f", top-k {top_k}" if top_k else "")
+            case = f"{size}, {count} stream" + ("s" if count > 1 else "")
+            case += f", top-k {top_k}" if top_k else ""
             measured = [w for w in workers if w.name != "memory limit" or count == 1]
             rates = _rates(measured, count, top_k, num_turns)
             measurements += [Measurement(case, n, rate, "tokens/s") for n, rate in rates.items()]

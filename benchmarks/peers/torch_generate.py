@@ -29,7 +29,7 @@ def main() -> None:
     model = _CharacterModel(sizes).eval()
 
     @torch.inference_mode()
-    def generate(streams: int, top_k: int | None, steps: int) -> list[list[int]]:
+    def generate(streams: int, top_k: int | None, steps: int) -> object:
         token_ids = torch.zeros(streams, 1, dtype=torch.long)
         state = torch.zeros(sizes.num_layers, streams, sizes.hidden_size)
         drawn = []
