@@ -27,7 +27,7 @@ _INSTALL_CUDA = 'pip install "tensorflow[and-cuda]" on a machine with an NVIDIA 
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
-    """How a model is computed.
+    """The kernel, the matmul dtype and the number of shards that compute a model.
 
     Attributes:
         kernel: Implementation of the recurrence.

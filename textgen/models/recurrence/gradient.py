@@ -18,7 +18,7 @@ _BLOCK = 25
 
 
 class ForwardPass(NamedTuple):
-    """What the backward pass needs of the forward pass, in the dtype of the matrix products.
+    """Results of the forward pass for the backward pass, in the dtype of the matrix products.
 
     Attributes:
         x: The inputs, `[time, features, batch]`.
@@ -61,7 +61,7 @@ def backward(
 
     Args:
         cell: The cell that ran.
-        forward: What it left.
+        forward: Its forward pass.
         d_outputs: Gradient of the outputs, `[time, hidden_size, batch]`.
         d_last: Gradient of the last state, `[state_size, batch]`.
         input_kernel: `[features, gates * hidden_size]`, arranged, in the dtype of the products;
@@ -128,6 +128,9 @@ def _add_products(
         x: Inputs of the block, `[steps, features, batch]`.
         states: The `h` that each of its steps read, `[steps, hidden_size, batch]`.
         d_pieces: `[pieces * hidden_size, steps * batch]`.
+
+    Returns:
+        The sums, each in its own dtype.
     """
     rows = sums[0].shape[1]
     ones = tf.ones([1, tf.shape(d_pieces)[1]], x.dtype)
@@ -163,11 +166,10 @@ def _through_gates(
     stacks: list[tf.Tensor],
     recurrent_kernel: tf.Tensor,
 ) -> tuple[States, list[tf.Tensor], tf.Tensor]:
-    """Go through the gates from step `end` back to `begin`.
+    """Compute the gradients from step `end` back to `begin`, without those of the kernels.
 
-    Returns:
-        The gradients of the states before `begin`, the rest of the stacks, and the gradients of
-        the pieces, `[pieces * hidden_size, steps * batch]` in the dtype of the products.
+    The results are the gradients of the states before `begin`, the rest of the stacks, and the
+    gradients of the pieces, `[pieces * hidden_size, steps * batch]` in the dtype of the products.
     """
     shape, dtype = d_states[0].shape, d_states[0].dtype
     rows, matmul_dtype = recurrent_kernel.shape[1], recurrent_kernel.dtype
