@@ -1,6 +1,9 @@
 """Engines by name, the choice between them, and the pool that makes each of them once."""
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -122,4 +125,24 @@ def test_a_pool_hands_out_engines_of_its_format(random_weights):
 
 
 def test_a_pool_prints_in_one_short_line(random_weights):
-    assert repr(EnginePool(random_weights())) == "EnginePool(preferred='auto')"
+    weights = random_weights()
+    assert repr(EnginePool(weights)) == "EnginePool(float32, preferred='auto')"
+    pool = EnginePool(weights, make_quantized(weights, "int4"), preferred="onnx")
+    assert repr(pool) == "EnginePool(int4, preferred='onnx')"
+
+
+def test_choosing_and_making_the_numpy_engine_imports_no_onnx():
+    code = """
+import sys
+from tests.builders import make_weights
+from textgen.config import SamplingConfig
+from textgen.engines import EnginePool
+pool = EnginePool(make_weights())
+pool.engine(pool.choose([SamplingConfig()]))
+print(sorted({"onnx", "onnxruntime", "tensorflow"} & set(sys.modules)))
+"""
+    root = Path(__file__).resolve().parents[2]
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "[]\n"

@@ -13,21 +13,27 @@ MAX_CHUNK_VALUES = 2**20
 
 
 def fits_table(embedding: Float32Array, width: int) -> bool:
-    """Return whether the first layer's input product is tabulated, one row per token id.
+    """Return whether the first layer's input product is tabulated.
 
     Args:
         embedding: `[vocab_size, embedding_dim]`.
         width: Columns of the first layer's input kernel.
+
+    Returns:
+        True if the table, one row per token id, takes at most `MAX_TABLE_FLOPS` operations.
     """
     return 2 * embedding.size * width <= MAX_TABLE_FLOPS
 
 
 def chunk_steps(batch: int, width: int) -> int:
-    """Return how many steps of a prompt are read at once, at least 1.
+    """Return how many steps of a prompt are read at once.
 
     Args:
         batch: Rows that are read.
         width: Values of the first layer's input product, per row and step.
+
+    Returns:
+        The steps whose input product has at most `MAX_CHUNK_VALUES` values; at least 1.
     """
     return max(1, MAX_CHUNK_VALUES // (batch * width))
 

@@ -3,7 +3,7 @@
 It knows token ids, states and logits. It does NOT know text or sampling, or what a layer
 computes: that is `numpy_layers`. It is tested against `reference_engine.ReferenceEngine`.
 
-At 512 units and above nearly all time goes into reading the recurrent kernel once per token, so
+At 512 units and above nearly all time is spent reading the recurrent kernel once per token, so
 everything around that product is kept small:
 
 1. At the first layer `embedding @ kernel + bias` is a table with one row per token id.

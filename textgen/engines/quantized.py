@@ -39,11 +39,14 @@ class QuantizedStore(Protocol):
     def read_quantized(
         self, weights_format: QuantizedFormat, weights_sha256: str
     ) -> QuantizedWeights | None:
-        """Return the stored weights; None if there are none, or if they are stale.
+        """Return stored weights.
 
         Args:
             weights_format: Their format.
             weights_sha256: Hash of the float32 weights that they must have been made from.
+
+        Returns:
+            The weights; None if there are none, or if they were made from other weights.
         """
 
     def write_quantized(self, quantized: QuantizedWeights) -> None:

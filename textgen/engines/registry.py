@@ -17,7 +17,7 @@ _MAX_SHORT_TEXT = 2_000
 _MIN_LARGE_MODEL = 512
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class EnginePool:
     """The engines of one model, each made at its first use.
 
@@ -32,14 +32,18 @@ class EnginePool:
         ConfigError: There is no engine `preferred`, or it has no such weights format.
     """
 
-    weights: ModelWeights = field(repr=False)
-    quantized: QuantizedWeights | None = field(default=None, repr=False)
+    weights: ModelWeights
+    quantized: QuantizedWeights | None = None
     preferred: EngineName = "auto"
-    _engines: dict[EngineName, Engine] = field(default_factory=dict, init=False, repr=False)
-    _lock: Lock = field(default_factory=Lock, init=False, repr=False)
+    _engines: dict[EngineName, Engine] = field(default_factory=dict, init=False)
+    _lock: Lock = field(default_factory=Lock, init=False)
 
     def __post_init__(self) -> None:
         require_engine(self.preferred, self.weights_format)
+
+    def __repr__(self) -> str:
+        """Return the settings without the arrays."""
+        return f"EnginePool({self.weights_format}, preferred={self.preferred!r})"
 
     @property
     def weights_format(self) -> WeightsFormat:
@@ -50,8 +54,11 @@ class EnginePool:
         """Return an engine, the same object at each call.
 
         Args:
-            name: The engine; None: the preferred one, with `"auto"` the one that reads many
-                tokens fastest, onnx.
+            name: The engine; None: the preferred one. `"auto"`: onnx, which reads many tokens
+                fastest.
+
+        Returns:
+            The engine, made at its first use.
 
         Raises:
             ConfigError: There is no such engine, or it has no such weights format.
@@ -64,12 +71,15 @@ class EnginePool:
             return self._engines[name]
 
     def choose(self, samplings: Sequence[SamplingConfig], *, stepwise: bool = False) -> EngineName:
-        """Return the name of the engine that generates: the preferred one, or the fastest.
+        """Return the name of the engine to generate with.
 
         Args:
             samplings: Settings of the texts that are generated side by side.
             stepwise: Whether each token is drawn outside the engine in any case, for example
                 because its log-probability is wanted.
+
+        Returns:
+            The preferred engine; with `"auto"` the fastest.
         """
         if self.preferred != "auto":
             return self.preferred
@@ -102,7 +112,7 @@ def choose_engine(
     Returns:
         `"onnx"`, which draws many tokens per call. In float32 `"numpy"` if each token is drawn
         outside anyway; and for one stream if the text is too short to make up for the 0.2 s that
-        importing onnxruntime takes, or from 512 units on, where nearly all time goes into reading
+        importing onnxruntime takes, or from 512 units on, where nearly all time is spent reading
         the recurrent kernel, for which NumPy's product uses all cores.
     """
     if weights_format != "float32":

@@ -1,7 +1,8 @@
 """The ONNX engine: its loop against step-by-step drawing, in every weights format.
 
 Tokens of two ways to compute are compared only for uniforms that float rounding cannot move to
-another token, and quantized weights are made once per comparison: so every CPU must agree.
+another token, and quantized weights are made once per comparison, so every CPU must agree.
+`OPENBLAS_CORETYPE=Haswell` or `=Prescott` rounds NumPy's products as other CPUs do.
 """
 
 from itertools import product

@@ -34,11 +34,14 @@ class Constants:
         return [f"v{next(self._numbers)}" for _ in range(number)]
 
     def add(self, value: ArrayLike, dtype: DTypeLike | None = None) -> str:
-        """Add a constant and return its name.
+        """Add a constant.
 
         Args:
             value: A number or an array, any shape.
             dtype: Its dtype; None: the one NumPy gives it.
+
+        Returns:
+            Its name.
         """
         (name,) = self.names(1)
         self.tensors.append(numpy_helper.from_array(np.array(value, dtype, order="C"), name))
@@ -60,14 +63,17 @@ class Block:
         domain: str = "",
         **attributes: Any,
     ) -> str:
-        """Append a node and return the name of its first output.
+        """Append a node.
 
         Args:
             kind: Name of the operator.
-            inputs: Names of its inputs; an empty one is left out.
+            *inputs: Names of its inputs; an empty one is left out.
             names: Names of its outputs; None: one new name.
             domain: Domain of the operator; empty: that of ONNX.
-            attributes: Attributes of the node.
+            **attributes: Attributes of the node.
+
+        Returns:
+            Name of its first output.
         """
         names = names or self.constants.names(1)
         self.nodes.append(helper.make_node(kind, inputs, names, domain=domain, **attributes))
@@ -148,6 +154,9 @@ def info(name: str, kind: int, *shape: int | str) -> ValueInfoProto:
     Args:
         name: Its name.
         kind: Its element type, such as `FLOAT`.
-        shape: Sizes; a text is the name of a size that varies.
+        *shape: Sizes; a text is the name of a size that varies.
+
+    Returns:
+        The description.
     """
     return helper.make_tensor_value_info(name, kind, shape)
