@@ -8,6 +8,7 @@ import pytest
 from textgen.config import RunConfig, TrainingConfig, choices_of
 from textgen.errors import ConfigError
 from textgen.presets import AUTO, PRESETS, get_preset, require_applied
+from textgen.training.sizing import choose_settings
 
 
 def test_the_names_in_the_settings_are_those_of_the_presets():
@@ -46,4 +47,14 @@ def test_an_applied_preset_passes_with_changes(name):
     require_applied(config)
     require_applied(replace(config, training=replace(config.training, max_minutes=None, epochs=2)))
     require_applied(RunConfig())
-    require_applied(RunConfig(preset=AUTO))
+
+
+def test_auto_is_refused_until_its_settings_are_chosen():
+    for config in (
+        RunConfig(preset=AUTO),
+        RunConfig(preset=AUTO, training=TrainingConfig(epochs=2)),
+    ):
+        with pytest.raises(ConfigError, match="size_to_fit"):
+            require_applied(config)
+    chosen = choose_settings(num_tokens=10**6, vocab_size=65, minutes=3, tokens_per_second=4e4)
+    require_applied(chosen)

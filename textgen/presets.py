@@ -173,6 +173,8 @@ def gpu() -> RunConfig:
 
 # Not a fixed configuration: `textgen.training.size_to_fit` chooses its settings.
 AUTO: PresetName = "auto"
+# Settings that it chooses for every text.
+_ALWAYS_CHOSEN = ("hidden_size", "learning_rate", "ema_decay", "validate_every")
 
 PRESETS: dict[PresetName, Callable[[], RunConfig]] = {
     "code": code,
@@ -226,17 +228,24 @@ def require_applied(config: RunConfig) -> None:
     Raises:
         ConfigError: It names a preset and has the defaults instead.
     """
-    if config.preset is None or config.preset == AUTO:
+    if config.preset is None:
         return
-    preset, given = _settings(get_preset(config.preset)), _settings(config)
-    defaults = _settings(RunConfig())
-    changed = [name for name in preset if preset[name] != defaults[name]]
-    applied = any(given[name] == preset[name] for name in changed)
-    if not applied and any(given[name] == defaults[name] for name in changed):
+    given, defaults = _settings(config), _settings(RunConfig())
+    if config.preset == AUTO:
+        applied = any(given[name] != defaults[name] for name in _ALWAYS_CHOSEN)
+        way_out = "Use `textgen.training.size_to_fit(config, text)`."
+    else:
+        preset = _settings(get_preset(config.preset))
+        changed = [name for name in preset if preset[name] != defaults[name]]
+        applied = any(given[name] == preset[name] for name in changed) or all(
+            given[name] != defaults[name] for name in changed
+        )
+        start = f"textgen.get_preset({config.preset!r})"
+        way_out = f"Start from {start} and change it with dataclasses.replace."
+    if not applied:
         raise ConfigError(
-            f"`preset` must name settings that are applied. Received: RunConfig(preset="
-            f"{config.preset!r}) with default settings. Start from "
-            f"textgen.get_preset({config.preset!r}) and change it with dataclasses.replace."
+            "`preset` must name settings that are applied. Received: "
+            f"RunConfig(preset={config.preset!r}) with default settings. {way_out}"
         )
 
 

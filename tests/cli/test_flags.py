@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9_-]*[a-z0-9]")
 # Flags of other programs that documents name.
 OTHER_PROGRAMS = {
+    "--no-build-isolation",  # pip
+    "--strict",  # mypy
     "--all-files",  # pre-commit
     "--import-mode",  # pytest
     "--no-deps",  # pip

@@ -147,7 +147,8 @@ def test_settings_that_cancel_each_other_are_noted(run):
         (["--penalty-window", "99999999999"], ["--penalty-window"]),
         (["-n", "99999999999"], ["--num-samples"]),
         (["--beams", "0"], ["--beams"]),
-        (["--beams", "4", "--ban", "e"], ["--beams", "--length-penalty"]),
+        (["--beams", "4", "--ban", "e"], ["beam search", "--ban"]),
+        (["--beams", "4", "--show", "order"], ["--beams", "--show"]),
         (["--receipt", "."], ["--receipt must be a file"]),
         (["--adapt", "1"], ["at least 2 tokens", "longer text"]),
         (["--adapt", "1", "--prompt", "7"], ["at least 2 tokens", "longer text"]),
@@ -168,7 +169,7 @@ def test_invalid_settings_print_one_line(run, arguments, words):
 def test_a_ban_of_everything_is_an_error(run, text):
     bans = [word for character in sorted(set(text)) for word in ("--ban", character)]
     _, err = run(*bans, status=2)
-    assert "At least 1 token" in err
+    assert "--ban must allow at least 1 token" in err
 
 
 def test_a_json_setting_of_the_wrong_type_is_an_error(run, tmp_path):

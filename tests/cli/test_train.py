@@ -67,6 +67,10 @@ def test_a_resumed_run_accepts_a_switch_that_is_already_on(
     assert run.read_metrics()[-1]["epoch"] == 3
 
 
+def read_rows(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
+
+
 def test_ctrl_c_saves_and_exits_with_130_and_the_run_resumes(corpus_file, tmp_path):
     run = tmp_path / "run"
     command = [sys.executable, str(ROOT / "train.py"), str(corpus_file), *SMALL]
@@ -90,15 +94,19 @@ def test_a_killed_run_resumes(corpus_file, tmp_path):
     command = [sys.executable, str(ROOT / "train.py"), str(corpus_file), *SMALL]
     command += ["--epochs", "100000", "--run-dir", str(run)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    wait_for((run / "metrics.jsonl").exists)
     wait_for((run / "checkpoints" / "latest.safetensors").exists)
     process.kill()
     process.wait()
     copy = shutil.copytree(run, tmp_path / "copy")
     command = [sys.executable, str(ROOT / "train.py"), "--resume", "--run-dir", str(copy)]
-    rows = len((copy / "metrics.jsonl").read_text().splitlines())
-    subprocess.run([*command, "--epochs", str(rows + 2)], check=True, capture_output=True)
-    resumed = [json.loads(line) for line in (copy / "metrics.jsonl").read_text().splitlines()]
-    assert [row["epoch"] for row in resumed] == list(range(1, rows + 3))
+    before = read_rows(copy)
+    epochs = int(before[-1]["epoch"]) + 4
+    subprocess.run([*command, "--epochs", str(epochs)], check=True, capture_output=True)
+    rows = read_rows(copy)
+    assert rows[: len(before)] == before
+    assert rows[-1]["epoch"] == epochs
+    assert [row["step"] for row in rows] == sorted({row["step"] for row in rows})
 
 
 def test_a_limit_of_the_user_replaces_the_limit_of_the_preset(caplog):

@@ -24,20 +24,9 @@ from textgen.config import (
     check_settings,
 )
 from textgen.errors import ConfigError
-from textgen.generation import Request, longest_copies
+from textgen.generation import Request, longest_copies, require_beam_settings
 from textgen.generation.receipts import Receipt
 from textgen.sampling import FILTER_SETTINGS, build_processors
-
-# Settings that beam search uses; it samples nothing.
-BEAM_SETTINGS = (
-    "max_new_tokens",
-    "min_new_tokens",
-    "stop",
-    "stop_regex",
-    "stop_at_document",
-    "stop_at_sentence",
-    "include_stop",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,14 +104,12 @@ class GenerateCommand:
 
     def _check_beams(self) -> None:
         """Raise if a setting is given that beam search does not use."""
-        used = {name: getattr(self.sampling, name) for name in BEAM_SETTINGS}
+        require_beam_settings(self.sampling)
         others = (self.prompts, self.show, self.receipt, self.logprobs)
-        has_others = self.output != "text" or any(other is not None for other in others)
-        if self.sampling != SamplingConfig(**used) or has_others:
-            flags = ", ".join("--" + name.replace("_", "-") for name in BEAM_SETTINGS)
+        if self.output != "text" or any(other is not None for other in others):
             raise ConfigError(
-                "--beams searches for the most probable text of one prompt. It takes "
-                f"--length-penalty, --adapt, -n, {flags}. Leave out the others."
+                "--beams searches for the most probable text of one prompt. Leave out --prompts, "
+                "--show, --receipt, --logprobs and --output."
             )
 
 

@@ -6,7 +6,7 @@ This package knows neither the command line nor, except for receipts, files. It 
 TensorFlow.
 """
 
-from textgen.generation.beam import Beam, beam_search
+from textgen.generation.beam import Beam, beam_search, require_beam_settings
 from textgen.generation.calibration import Calibration, calibrate_temperature
 from textgen.generation.generator import generate_texts, stream_text
 from textgen.generation.requests import GeneratedText, Request, TokenChoice
@@ -24,5 +24,6 @@ __all__ = [
     "calibrate_temperature",
     "generate_texts",
     "longest_copies",
+    "require_beam_settings",
     "stream_text",
 ]

@@ -119,7 +119,8 @@ def beam_search(
     check_argument(num_beams, NumBeams, "num_beams")
     check_argument(length_penalty, LengthPenalty, "length_penalty")
     sampling = SamplingConfig() if sampling is None else sampling
-    _require_supported(sampling)
+    require_resolved(sampling)
+    require_beam_settings(sampling)
     require_same_vocabulary(engine, tokenizer)
     prompt_ids = encode_prompt(tokenizer, prompt, unknown)
     search = _Search(tokenizer, StopRule(sampling), num_beams, length_penalty)
@@ -267,8 +268,8 @@ def _log_probs(logits: FloatArray, banned_ids: Sequence[int]) -> Float64Array:
     return log_softmax(allowed)
 
 
-def _require_supported(sampling: SamplingConfig) -> None:
-    require_resolved(sampling)
+def require_beam_settings(sampling: SamplingConfig) -> None:
+    """Raise `ConfigError` if a setting is switched on that is not one of `BEAM_SETTINGS`."""
     changed = [
         field.name
         for field in fields(sampling)
