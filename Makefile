@@ -30,11 +30,10 @@ demo: $(VENV)/.installed  ## train the demo model and generate 500 characters
 test: $(VENV)/.installed-dev  ## run the test suite and measure its coverage
 	$(RUN_PYTHON) -m pytest --cov
 
-check: $(VENV)/.installed-dev  ## check style, types, docstrings and spelling
+check: $(VENV)/.installed-dev  ## check style, docstrings, types and spelling
 	$(RUN_PYTHON) -m ruff check .
 	$(RUN_PYTHON) -m ruff format --check .
 	$(RUN_PYTHON) -m mypy textgen
-	$(VENV)/bin/pydoclint --quiet textgen
 	$(VENV)/bin/codespell
 
 format: $(VENV)/.installed-dev  ## format code and notebooks, and apply the safe fixes
@@ -88,12 +87,9 @@ $(VENV)/.installed: requirements.lock pyproject.toml textgen/version.py | $(RUN_
 	$(INSTALL_PROJECT)
 	touch $@
 
-# Its lock contains all of requirements.lock, in the same versions. Two packages in it install the
-# module docstring_parser: pydoclint's extends tyro's, and must be installed last.
+# Its lock contains all of requirements.lock, in the same versions.
 $(VENV)/.installed-dev: requirements-dev.lock pyproject.toml textgen/version.py | $(RUN_PYTHON)
 	$(PIP_INSTALL) --require-hashes -r requirements-dev.lock
-	awk '/^[^ ]/ { found = /^docstring-parser-fork==/ } found' requirements-dev.lock > $(VENV)/last.txt
-	$(PIP_INSTALL) --require-hashes --no-deps --force-reinstall -r $(VENV)/last.txt
 	$(INSTALL_PROJECT)
 	touch $(VENV)/.installed $@
 

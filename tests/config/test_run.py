@@ -79,7 +79,7 @@ def test_sources_survive_json_as_a_tuple():
         ({"schema_version": SCHEMA_VERSION + 1}, "newer textgen"),
         ({"schema_version": "1"}, "schema_version"),
         ({"schema_version": True}, "schema_version"),
-        ({"colour": "red"}, "colour"),
+        ({"flavor": "red"}, "flavor"),
         ({"model": {"hidden_sise": 3}}, "Did you mean hidden_size?"),
         ({"model": []}, "object"),
         ({"model": {"hidden_size": "3"}}, "`hidden_size` must be an integer"),

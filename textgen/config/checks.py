@@ -85,7 +85,8 @@ def describe_setting(cls: type, name: str) -> tuple[str, tuple[str, ...]]:
     """Return what a field accepts, in words, and the choices of its `Literal` types."""
     plain, limits = _parts(_hints(cls)[name])
     ranges = [limit for limit in limits if isinstance(limit, Limits) and limit != Limits()]
-    return _describe(plain, "".join(_after_number(limit) for limit in ranges)), choices_of(cls, name)
+    described = _describe(plain, "".join(_after_number(limit) for limit in ranges))
+    return described, choices_of(cls, name)
 
 
 def convert(value: Any, hint: Any, name: str) -> Any:

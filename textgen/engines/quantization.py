@@ -123,10 +123,12 @@ def dequantize_state(levels: NDArray[np.uint8]) -> Float32Array:
 
 
 def _error_propagation(covariance: FloatArray) -> Float32Array:
-    """Return, in row `i` right of the diagonal, how an error of row `i` moves each later row.
+    """Compute how an error in one row changes the rows after it.
 
-    These are the rows of the upper Cholesky factor of the inverse covariance, divided by its
-    diagonal, computed in float64.
+    Returns:
+        `[rows, rows]`; in row `i`, right of the diagonal, the change of each later row per error
+        of row `i`: the upper Cholesky factor of the inverse covariance, each row divided by its
+        diagonal entry, computed in float64.
     """
     damping = max(_DAMPING * float(np.diag(covariance).mean()), float(_TINY))
     inverse = np.linalg.inv(covariance.astype(np.float64) + damping * np.eye(len(covariance)))

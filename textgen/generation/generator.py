@@ -171,11 +171,14 @@ class _TextBuilder:
         self._ends_by_length = not (stop_rule.patterns or restraints or self._recorder)
 
     def add(self, token_ids: Sequence[int], logits: FloatArray | None) -> bool:
-        """Take tokens until the text ends; return whether it continues.
+        """Take tokens until the text ends.
 
         Args:
             token_ids: The newest tokens.
             logits: `[vocab_size]`, the model's for the last of them; None if they are not recorded.
+
+        Returns:
+            Whether the text continues.
         """
         if self._ends_by_length:
             self._num_tokens += len(token_ids)

@@ -224,6 +224,9 @@ def _without_rare_characters(segments: list[str], vocab_size: int) -> list[str]:
     In a text with more different characters than pieces, such as Chinese, the most frequent
     characters take half of the pieces, and the other half is left for longer pieces. The trainer
     does not see the rare characters, so they are encoded as bytes.
+
+    Returns:
+        The parts between rare characters.
     """
     counts = Counter(chain.from_iterable(segments))
     room = vocab_size - _RESERVED_PIECES
@@ -265,6 +268,9 @@ def _run_trainer(segments: list[str], vocab_size: int, algorithm: SubwordAlgorit
     of a sentence exceeds every segment, because longer ones would be ignored silently. The space
     is a required character: in a text without spaces, such as Chinese poems, it would have no
     piece, and its bytes would be decoded as U+2581.
+
+    Returns:
+        The model, serialized.
     """
     trainer = require_extra("sentencepiece", "subword").SentencePieceTrainer
     longest = max(len(segment.encode()) for segment in segments)

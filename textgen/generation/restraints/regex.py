@@ -320,11 +320,14 @@ def _require_reachable(pattern: str, after_first: Int32Array, max_new_tokens: in
 
 
 def _token_moves(table: Int32Array, pieces: Sequence[bytes]) -> Int32Array:
-    """Walk every token from every state: `[3, moves]`, source, token and target.
+    """Walk every token from every state.
 
     Tokens are sorted by their bytes, so that those that begin with one byte are a range; then all
     walks advance by one byte at a time, and those without a transition drop out. Empty pieces are
     never generated.
+
+    Returns:
+        `[3, moves]`: source, token and target of each move.
     """
     token_ids = np.array(sorted((i for i, p in enumerate(pieces) if p), key=pieces.__getitem__))
     lengths = np.array([len(pieces[i]) for i in token_ids], np.int32)

@@ -68,6 +68,9 @@ def _gru_step(
     The saved slopes are the derivatives of the next state by the pre-activations of the
     candidate's input part, z, r and the candidate's recurrent part. Computed here, where their
     operands are in registers, they leave one product to the backward pass.
+
+    Returns:
+        The next states, the output, and the saved slopes.
     """
     (state,) = states
     size, dtype, matmul_dtype = state.shape[0], state.dtype, x_gates.dtype
@@ -108,6 +111,9 @@ def _lstm_step(
     Six slopes are saved: the derivatives of the next c by the pre-activations of the input gate,
     the forget gate and the candidate; of h by that of the output gate; of h by the next c; and
     of the next c by c.
+
+    Returns:
+        The next states, the output, and the saved slopes.
     """
     _, c = states
     dtype, matmul_dtype = c.dtype, x_gates.dtype

@@ -168,8 +168,9 @@ def _through_gates(
 ) -> tuple[States, list[tf.Tensor], tf.Tensor]:
     """Compute the gradients from step `end` back to `begin`, without those of the kernels.
 
-    The results are the gradients of the states before `begin`, the rest of the stacks, and the
-    gradients of the pieces, `[pieces * hidden_size, steps * batch]` in the dtype of the products.
+    Returns:
+        The gradients of the states before `begin`, the rest of the stacks, and the gradients of
+        the pieces, `[pieces * hidden_size, steps * batch]` in the dtype of the products.
     """
     shape, dtype = d_states[0].shape, d_states[0].dtype
     rows, matmul_dtype = recurrent_kernel.shape[1], recurrent_kernel.dtype
