@@ -215,8 +215,8 @@ class NoRestraint:
         pass
 
 
-@pytest.mark.parametrize("arguments", [{"restraints": [NoRestraint()]}, {"wants_logits": True}])
-def test_a_restraint_or_a_wish_for_logits_keeps_a_row_out_of_the_loop_and_others_in_it(
+@pytest.mark.parametrize("arguments", [{"restraints": [NoRestraint()]}, {"needs_logits": True}])
+def test_a_row_with_restraints_or_logits_runs_step_by_step_and_the_others_in_the_loop(
     weights, arguments
 ):
     engine = RecordingLoopEngine(make_engine("onnx", weights))
@@ -231,7 +231,7 @@ def test_a_restraint_or_a_wish_for_logits_keeps_a_row_out_of_the_loop_and_others
 
 def test_logits_are_those_of_the_model_before_processing(engine):
     sampling = SamplingConfig(max_new_tokens=4, top_k=1)
-    row, other = make_row(sampling, wants_logits=True), make_row(sampling, 1)
+    row, other = make_row(sampling, needs_logits=True), make_row(sampling, 1)
     generate(engine, [row, other])
     logits, state = engine.prefill(PROMPT[None], engine.initial_state(1))
     for token_id, received in zip(row.on_tokens.token_ids, row.on_tokens.logits, strict=True):

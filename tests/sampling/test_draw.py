@@ -3,9 +3,11 @@
 import itertools
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from textgen.errors import ConfigError
 from textgen.sampling import pick, pick_greedy, row_uniforms
 
 
@@ -74,3 +76,18 @@ def test_uniforms_are_philox_keyed_by_seed_and_sample_index():
     words = np.random.Philox(key=np.array([5, 2], np.uint64)).random_raw(300)
     expected = (words >> np.uint64(11)) * 2.0**-53
     assert take(row_uniforms(seed=5, sample_index=2), 300) == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("seed", "index", "name"),
+    [
+        (-1, 0, "seed"),
+        (2**64, 0, "seed"),
+        (1.5, 0, "seed"),
+        (0, -1, "sample_index"),
+        (0, 2**64, "sample_index"),
+    ],
+)
+def test_a_seed_or_index_out_of_range_is_refused_at_once(seed, index, name):
+    with pytest.raises(ConfigError, match=rf"`{name}` must be .*Received: "):
+        row_uniforms(seed, index)

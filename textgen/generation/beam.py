@@ -1,4 +1,4 @@
-"""Beam search: the most probable texts that a limited number of candidates finds.
+"""Beam search: the most probable texts, found with a limited number of candidates.
 
 This module knows an engine, a tokenizer and stop conditions. It draws no random numbers.
 

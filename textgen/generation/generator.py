@@ -292,7 +292,7 @@ class _SamplingPlan:
             bias=self.bias,
             sample_index=request.sample_index,
             restraints=restraints,
-            wants_logits=logprobs is not None,
+            needs_logits=logprobs is not None,
         )
         return text, row
 

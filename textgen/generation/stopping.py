@@ -6,8 +6,8 @@ token was drawn.
 
 A match counts if it ends after the text of the first `min_new_tokens - 1` tokens. A text ends
 with the first piece that completes a match of any kind. Of several matches in that piece, the one
-that begins first counts; if they begin together, a stop text comes before a regular expression
-before a sentence, and the longest stop text before shorter ones.
+that begins first counts. If they begin together, a stop text precedes a regular expression, which
+precedes a sentence, and a longer stop text precedes a shorter one.
 """
 
 import re
@@ -131,8 +131,8 @@ class StopMatcher:
         self._text = ""
         self._num_dropped = 0
         self._num_held = 0
-        # For each pattern, the length of the text that a match must end after; -1: none.
-        self._floors = {pattern.reason: -1 for pattern in rule.patterns}
+        # For each pattern, the position that a match must end after.
+        self._min_ends = {pattern.reason: -1 for pattern in rule.patterns}
 
     @property
     def stopped(self) -> bool:
@@ -144,7 +144,7 @@ class StopMatcher:
         other = StopMatcher(self._rule)
         other.reason, other._text = self.reason, self._text
         other._num_dropped, other._num_held = self._num_dropped, self._num_held
-        other._floors = self._floors.copy()
+        other._min_ends = self._min_ends.copy()
         return other
 
     def feed(self, piece: str, num_tokens: int) -> str:
@@ -188,12 +188,12 @@ class StopMatcher:
         """Yield the first match of each pattern that counts: its start, its order, the match."""
         for order, (reason, pattern, tail) in enumerate(self._rule.patterns):
             if num_tokens < self._rule.first_token(reason):
-                self._floors[reason] = self._num_dropped + len(self._text)
+                self._min_ends[reason] = self._num_dropped + len(self._text)
                 continue
             begin = max(1 if self._num_dropped else 0, before - tail)
-            floor = self._floors[reason] - self._num_dropped
+            min_end = self._min_ends[reason] - self._num_dropped
             match = pattern.search(self._text, begin)
-            while match and match.end() <= floor:
+            while match and match.end() <= min_end:
                 match = pattern.search(self._text, match.start() + 1)
             if match:
                 yield match.start(), order, match

@@ -29,8 +29,8 @@ from textgen.sampling import (
 )
 from textgen.sampling.penalties import NO_TOKEN
 
-# Takes the newest tokens of a row and, where the row wants them, the model's logits of the last
-# one, `[vocab_size]`. Returns whether the row continues.
+# Takes the newest tokens of a row and, if the row needs them, the model's logits for the last one,
+# `[vocab_size]`. Returns whether the row continues.
 OnTokens = Callable[[Sequence[int], FloatArray | None], bool]
 
 # Steps of the first call, so that a stream starts at once; every further call takes twice as many.
@@ -51,7 +51,7 @@ class Row:
         bias: `[vocab_size]`, added to the logits; None: no bias.
         sample_index: Determines the draws, together with the seed.
         restraints: Applied before each draw.
-        wants_logits: Whether `on_tokens` gets the model's logits.
+        needs_logits: Whether `on_tokens` gets the model's logits.
         history: int32 `[penalty_window]`, the latest tokens, -1 before the first.
         max_surprise: Mirostat's bound in bits.
         uniforms: One for each draw.
@@ -67,7 +67,7 @@ class Row:
     bias: Float32Array | None = None
     sample_index: int = 0
     restraints: Sequence[Restraint] = ()
-    wants_logits: bool = False
+    needs_logits: bool = False
     history: Int32Array = field(init=False)
     max_surprise: float = field(init=False)
     uniforms: Iterator[float] = field(init=False)
@@ -119,7 +119,7 @@ def generate_tokens(engine: Engine, rows: Sequence[Row]) -> Iterator[None]:
 
 def _fits_loop(engine: LoopEngine, rows: Sequence[Row]) -> bool:
     """Return whether the engine's loop can generate rows of equal settings."""
-    needs_steps = any(row.restraints or row.wants_logits for row in rows)
+    needs_steps = any(row.restraints or row.needs_logits for row in rows)
     return not (needs_steps or engine.unsupported(rows[0].sampling))
 
 
@@ -151,7 +151,7 @@ def _run_steps(engine: Engine, rows: Sequence[Row]) -> Iterator[None]:
         keep = [
             i
             for i, (row, token_id) in enumerate(zip(rows, token_ids.tolist(), strict=True))
-            if row.on_tokens([token_id], logits[i] if row.wants_logits else None)
+            if row.on_tokens([token_id], logits[i] if row.needs_logits else None)
             and step + 1 < row.sampling.max_new_tokens
         ]
         yield

@@ -10,25 +10,35 @@ from collections.abc import Iterator
 import numpy as np
 
 from textgen.arrays import Float64Array, FloatArray, Int32Array
+from textgen.config import require
+from textgen.sampling.checks import check_sampling
 
 # One call for 256 numbers costs about as much as one call for 1.
 _BLOCK = 256
 
 
 def row_uniforms(seed: int, sample_index: int) -> Iterator[float]:
-    """Yield the uniforms that one sample of a request is drawn with, without end.
+    """Return the uniforms that one sample of a request is drawn with, without end.
 
     Args:
         seed: The request's seed, in `[0, 2**64)`.
         sample_index: Index of the sample within the request, in `[0, 2**64)`.
 
-    Yields:
-        Float64 in `[0, 1)`; the stream depends on `seed` and `sample_index` alone.
+    Returns:
+        An iterator of float64 in `[0, 1)`; the stream depends on `seed` and `sample_index` alone.
+
+    Raises:
+        ConfigError: An argument is out of range.
 
     Source: Salmon et al. 2011, "Parallel Random Numbers: As Easy as 1, 2, 3" (Philox).
     """
+    check_sampling("seed", seed)
+    require(0 <= sample_index < 2**64, "sample_index", "in [0, 2**64)", sample_index)
     key = np.array([seed, sample_index], dtype=np.uint64)
-    generator = np.random.Generator(np.random.Philox(key=key))
+    return _stream(np.random.Generator(np.random.Philox(key=key)))
+
+
+def _stream(generator: np.random.Generator) -> Iterator[float]:
     while True:
         yield from generator.random(_BLOCK).tolist()
 
