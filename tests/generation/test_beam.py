@@ -168,6 +168,13 @@ def test_where_nothing_ends_a_text_the_length_penalty_keeps_the_order(engine):
     assert {len(token_ids) for token_ids in orders[0]} == {5}
 
 
+def test_no_length_penalty_overflows(engine):
+    for alpha in (1e3, 1e300):
+        found = search(engine, num_beams=6, alpha=alpha, max_new_tokens=5, stop=("a",))
+        assert len(found) == 6
+        assert all(-1 < beam.score <= 0 for beam in found if len(beam.token_ids) > 1)
+
+
 def test_one_beam_takes_the_most_probable_token_at_every_step(engine):
     (beam,) = search(engine, LETTERS_AND_UNK, 1, 0.6, max_new_tokens=30)
     prompt = LETTERS_AND_UNK.encode(PROMPT)

@@ -11,6 +11,7 @@ states have a mean cosine of 0.07 (0.36 after the same character, 0.05 after ano
 penalty would mostly act on the last character.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -243,7 +244,8 @@ class _Search:
         )
 
     def _score(self, log_prob: float, length: int) -> float:
-        return log_prob / float(max(length, 1) ** self._alpha)
+        # The power itself would overflow for large penalties.
+        return log_prob * math.exp(-self._alpha * math.log(max(length, 1)))
 
 
 def _largest(totals: Float64Array, count: int) -> list[tuple[int, int]]:
