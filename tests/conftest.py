@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
+import hypothesis
 import pytest
 
 from tests.builders import (
@@ -15,6 +16,10 @@ from tests.builders import (
     make_weights,
 )
 from textgen.config import ModelConfig, RunConfig, TrainingConfig
+
+# The same examples in every run, and no limit on their time: a test reads neither seed nor clock.
+hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("fixed")
 
 TEXT = "".join(
     f"{number} green bottles hang on the wall, and {number % 7} of them fall.\n"

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from textgen.corpora import LanePlan, plan_lanes, training_dataset
@@ -25,7 +25,6 @@ PLANS = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(PLANS)
 def test_every_window_is_inside_its_lane(plan):
     for step in range(3 * plan.steps_per_epoch):
@@ -38,7 +37,6 @@ def test_every_window_is_inside_its_lane(plan):
         assert abs(length - plan.seq_len) <= 2 * plan.jitter
 
 
-@settings(deadline=None)
 @given(PLANS)
 def test_windows_of_an_epoch_are_adjacent_and_only_the_first_restarts(plan):
     per_epoch = plan.steps_per_epoch
@@ -50,7 +48,6 @@ def test_windows_of_an_epoch_are_adjacent_and_only_the_first_restarts(plan):
             assert (starts - before == length).all()
 
 
-@settings(deadline=None)
 @given(PLANS)
 def test_an_epoch_reads_all_but_less_than_two_windows_of_a_lane(plan):
     assert plan.lane_len - plan.steps_per_epoch * plan.seq_len < 2 * plan.seq_len + 1

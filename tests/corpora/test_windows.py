@@ -13,7 +13,7 @@ SCORED = st.tuples(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(SCORED)
 def test_scoring_predicts_every_token_once_from_the_one_before(case):
     num_tokens, max_lanes, warmup, seq_len = case
@@ -28,7 +28,7 @@ def test_scoring_predicts_every_token_once_from_the_one_before(case):
     assert windows.restart.tolist() == [True] + [False] * (len(windows.restart) - 1)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(SCORED)
 def test_every_scored_token_has_its_context(case):
     num_tokens, max_lanes, warmup, seq_len = case

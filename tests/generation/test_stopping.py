@@ -52,7 +52,7 @@ STOPS = st.lists(st.text("abc\n", min_size=1, max_size=4), max_size=3).map(tuple
 
 
 @given(pieces=PIECES, stop=STOPS, min_new_tokens=st.integers(0, 6), include_stop=st.booleans())
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_stop_texts_end_a_text_where_a_search_of_the_whole_text_finds_them(
     pieces, stop, min_new_tokens, include_stop
 ):
@@ -68,7 +68,7 @@ def test_stop_texts_end_a_text_where_a_search_of_the_whole_text_finds_them(
     regex=st.sampled_from(["ab+", "a.c", "(?m)^b", "c$", "(?<=a)b", r"\n\s*a", r"\bab", "^a"]),
     min_new_tokens=st.integers(0, 6),
 )
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_regular_expressions_end_a_text_where_a_search_of_the_whole_text_finds_them(
     pieces, stop, regex, min_new_tokens
 ):
@@ -80,7 +80,7 @@ def test_regular_expressions_end_a_text_where_a_search_of_the_whole_text_finds_t
 
 
 @given(pieces=PIECES, stop=STOPS.filter(bool))
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_a_stream_never_emits_a_part_of_a_stop_text(pieces, stop):
     emitted, matcher = run(stop_rule(stop=stop), pieces)
     whole, text = "".join(pieces), "".join(emitted)
@@ -93,7 +93,7 @@ def test_a_stream_never_emits_a_part_of_a_stop_text(pieces, stop):
 
 
 @given(pieces=PIECES, stop=STOPS.filter(bool))
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_only_possible_beginnings_of_a_stop_text_are_held_back(pieces, stop):
     matcher, emitted, fed = stop_rule(stop=stop).start(), "", ""
     for number, piece in enumerate(pieces, start=1):
@@ -170,7 +170,6 @@ def test_a_sentence_ends_with_its_marks_and_closing_quotes(pieces, expected):
 
 
 @given(words=st.lists(st.sampled_from(["a", "b.", 'c!"', "d?)"]), min_size=1, max_size=30))
-@settings(deadline=None)
 @pytest.mark.parametrize("first", [1, 2, 5])
 def test_the_text_ends_with_the_first_sentence_that_ends_after_the_given_tokens(words, first):
     emitted, matcher = run(stop_rule(stop_at_sentence=first), [" " + word for word in words])
@@ -221,7 +220,7 @@ def test_an_invalid_expression_is_refused_when_the_rule_is_made(settings_, messa
 
 
 @given(pieces=PIECES, stop=STOPS, others=PIECES, include_stop=st.booleans())
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_a_copy_continues_as_the_original_and_does_not_change_it(
     pieces, stop, others, include_stop
 ):

@@ -14,7 +14,7 @@ from textgen.tokenizers.char import CharTokenizer
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(TEXTS)
 def test_decoding_inverts_encoding(text):
     tokenizer = CharTokenizer.from_text(text)

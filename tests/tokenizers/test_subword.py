@@ -42,7 +42,7 @@ def tokenizer(request):
     return train_subwords(text, vocab_size, algorithm)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(text=TEXTS)
 def test_decoding_inverts_encoding(tokenizer, text):
     token_ids = tokenizer.encode(text)
@@ -72,7 +72,7 @@ def test_difficult_texts_are_decoded_unchanged(tokenizer, text):
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(lines=st.lists(TEXTS, max_size=5))
 def test_chunks_that_end_at_newlines_encode_as_the_whole(tokenizer, lines):
     chunks = [line + "\n" for line in lines]
@@ -80,7 +80,7 @@ def test_chunks_that_end_at_newlines_encode_as_the_whole(tokenizer, lines):
     assert tokenizer.encode("".join(chunks)).tolist() == apart
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(text=TEXTS)
 def test_a_stream_never_splits_a_character(tokenizer, text):
     decoder = tokenizer.decoder()
@@ -90,7 +90,7 @@ def test_a_stream_never_splits_a_character(tokenizer, text):
     assert decoder.flush() == ""
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(token_ids=st.lists(st.integers(0, 299)))
 def test_streaming_any_ids_equals_decoding_them(tokenizer, token_ids):
     decoder = tokenizer.decoder()

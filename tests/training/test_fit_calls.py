@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from textgen.config import ModelConfig
@@ -27,7 +27,6 @@ def test_validations_stay_at_multiples_of_the_interval(first, total, interval, c
     assert list(plan_fit_calls(first, total, interval)) == calls
 
 
-@settings(deadline=None)
 @given(total=st.integers(1, 10_000), interval=st.integers(1, 3_000), fraction=st.floats(0.0, 0.999))
 def test_the_calls_take_every_step_that_is_left(total, interval, fraction):
     first = int(fraction * total)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from textgen.config import TrainingConfig, choices_of
@@ -46,7 +46,6 @@ def test_schedules_go_from_the_peak_to_the_final_fraction(schedule, rates):
 
 
 @pytest.mark.parametrize("schedule", choices_of(TrainingConfig, "schedule"))
-@settings(deadline=None)
 @given(fractions=st.tuples(FRACTIONS, FRACTIONS))
 def test_after_warmup_the_rate_never_rises_and_keeps_to_its_limits(schedule, fractions):
     config = replace(CONFIG, schedule=schedule)

@@ -64,7 +64,7 @@ def generate_checked(corpus, tokenizer, max_copy, choose, steps):
     return tokenizer.decode(generated)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data(), st.text("aab", max_size=40), st.integers(1, 6))
 def test_exactly_the_copying_characters_are_forbidden(data, corpus, max_copy):
     def choose(allowed):
@@ -75,9 +75,7 @@ def test_exactly_the_copying_characters_are_forbidden(data, corpus, max_copy):
 
 
 # Its pieces: nothing, "a", "b ", both halves of é and of 😀, "z" with the first half of é, newline.
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.data(),
     st.lists(st.sampled_from(["a", "b ", "é", "😀", "zé", "\n", "\ufffd"]), max_size=25),

@@ -126,7 +126,7 @@ def test_exactly_the_matching_texts_are_allowed(pattern):
 
 
 @given(text=st.from_regex(r"[a-z]{1,6}( [a-z]{1,6}){0,2}[.!]", fullmatch=True))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @pytest.mark.parametrize("name", ["char", "english"])
 def test_a_matching_text_is_allowed_in_its_own_tokens(name, text):
     compiled = constraint(name, r"[a-z]{1,6}( [a-z]{1,6}){0,2}[.!]")

@@ -24,7 +24,7 @@ def logits_after(sampling, token_ids, pieces=PIECES):
 
 
 @given(words=WORDS, token_ids=st.lists(st.integers(0, len(PIECES) - 1), max_size=6))
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_exactly_the_tokens_that_complete_a_banned_word_are_banned(words, token_ids):
     before = b"".join(PIECES[i] for i in token_ids)
     texts = [word.encode() for word in words]
@@ -64,7 +64,7 @@ def test_biases_of_several_words_add_up_and_a_text_may_contain_an_equals_sign():
 
 
 @given(words=WORDS, token_ids=st.lists(st.integers(0, len(PIECES) - 1), max_size=6))
-@settings(deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(suppress_health_check=[HealthCheck.filter_too_much])
 def test_rows_are_independent_and_logits_are_not_modified(words, token_ids):
     shared = WordBias(SamplingConfig(bias=tuple(f"{word}=1" for word in words)), PIECES)
     first, second, logits = shared.start(), shared.start(), np.zeros((1, len(PIECES)), np.float32)
