@@ -267,7 +267,7 @@ def test_a_read_only_run_still_generates(copied_run):
 
 
 WRONG_ARGUMENTS = {
-    "generate prompt": (lambda m: m.generate(5), "`prompt` must be a text. Received: 5 (int)"),
+    "generate prompt": (lambda m: m.generate(5), "`prompt` must be a string. Received: 5 (int)"),
     "generate sampling": (lambda m: m.generate("a", 0.7), "`sampling` must be a SamplingConfig"),
     "generate unknown": (lambda m: m.generate("a", unknown="drop"), "`unknown` must be error"),
     "generate_many samples": (lambda m: m.generate_many("a", 0), "`num_samples` must be in"),
@@ -278,17 +278,20 @@ WRONG_ARGUMENTS = {
         lambda m: m.generate_batch([], logprobs=-1),
         "`logprobs` must be in",
     ),
-    "stream prompt": (lambda m: m.stream(None), "`prompt` must be a text. Received: None"),
+    "stream prompt": (lambda m: m.stream(None), "`prompt` must be a string. Received: None"),
     "search beams": (lambda m: m.search("a", 0), "`num_beams` must be in"),
     "search penalty": (lambda m: m.search("a", length_penalty="1"), "`length_penalty` must be"),
-    "score text": (lambda m: m.score(None), "`text` must be a text. Received: None"),
+    "score text": (lambda m: m.score(None), "`text` must be a string. Received: None"),
     "score protocol": (
         lambda m: m.score("a", protocol="static"),
         "`protocol` must be carried, windows or dynamic. Received: 'static'",
     ),
     "score_split split": (lambda m: m.score_split("test"), "`split` must be validation or train"),
-    "surprise text": (lambda m: m.surprise(b"a"), "`text` must be a text. Received: b'a' (bytes)"),
-    "adapt text": (lambda m: m.adapt(["ab"]), "`text` must be a text"),
+    "surprise text": (
+        lambda m: m.surprise(b"a"),
+        "`text` must be a string. Received: b'a' (bytes)",
+    ),
+    "adapt text": (lambda m: m.adapt(["ab"]), "`text` must be a string"),
     "adapt passes": (lambda m: m.adapt("ab", "2"), "`passes` must be an integer"),
     "adapt settings": (lambda m: m.adapt("ab", 1, 0.1), "`settings` must be a DynamicConfig"),
 }
@@ -303,7 +306,7 @@ def test_an_argument_of_the_wrong_type_is_named(tiny_run, call, words):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        ({"run_dir": None}, "`run_dir` must be a text or a Path. Received: None"),
+        ({"run_dir": None}, "`run_dir` must be a string or a Path. Received: None"),
         ({"engine": "torch"}, "`engine` must be auto, numpy, onnx, reference or tensorflow"),
         ({"weights_format": "int2"}, "`weights_format` must be float32, int8 or int4"),
         ({"weights_format": "int8", "engine": "numpy"}, "float32 with the engine numpy"),

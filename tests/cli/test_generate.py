@@ -131,7 +131,7 @@ def test_settings_that_cancel_each_other_are_noted(run):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["--stop", ""], ["--stop", "not empty"]),
+        (["--stop", ""], ["--stop", "non-empty"]),
         (["--bias", "a"], ["TEXT=NATS"]),
         (["--regex", "("], ["regular expression"]),
         (["--regex", "é+"], ["regex"]),

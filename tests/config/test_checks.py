@@ -59,8 +59,8 @@ class Example:
         ),
         ({"share": 1}, "`share` must be in (0, 1). Received: 1."),
         ({"share": float("inf")}, "`share` must be in (0, 1). Received: inf."),
-        ({"words": "a"}, "`words` must be a list, each entry a text. Received: 'a'."),
-        ({"words": [1]}, "`words` must be a list, each entry a text. Received: [1] (list)."),
+        ({"words": "a"}, "`words` must be a list, each entry a string. Received: 'a'."),
+        ({"words": [1]}, "`words` must be a list, each entry a string. Received: [1] (list)."),
         ({"on": 1}, "`on` must be True or False. Received: 1 (int)."),
     ],
 )

@@ -138,7 +138,7 @@ def test_a_value_that_is_not_a_configuration_is_refused(config):
 
 @pytest.mark.parametrize("sources", [5, (5,), (b"a.txt",), "a.txt"])
 def test_sources_that_are_not_texts_are_refused(sources):
-    with pytest.raises(ConfigError, match="`sources` must be a list, each entry a text"):
+    with pytest.raises(ConfigError, match="`sources` must be a list, each entry a string"):
         CorpusConfig(sources=sources)
 
 

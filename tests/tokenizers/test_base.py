@@ -41,9 +41,9 @@ def test_the_header_begins_with_schema_and_kind():
 
 @pytest.mark.parametrize("text", [5, None, b"bytes", ["a"], np.array("a")])
 def test_a_value_that_is_not_a_text_is_refused_by_its_type(text):
-    with pytest.raises(TokenizerError, match=rf"`title` must be a text.*{type(text).__name__}"):
+    with pytest.raises(TokenizerError, match=rf"`title` must be a string.*{type(text).__name__}"):
         check_text(text, "title")
-    with pytest.raises(TokenizerError, match=r"`text` must be a text"):
+    with pytest.raises(TokenizerError, match=r"`text` must be a string"):
         check_encoding(text, "error")
 
 

@@ -76,7 +76,7 @@ def test_a_missing_folder_or_model_is_an_error(tmp_path):
         ('{"schema_version": 2, "kind": "char"}', "at most 1.*Received: 2.*upgrade"),
         ('{"schema_version": 1, "kind": "word"}', "Received: 'word'"),
         ('{"schema_version": 1, "kind": "char"}', "lacks 'alphabet'"),
-        ('{"schema_version": 1, "kind": "char", "alphabet": 5, "unk": false}', "must be a text"),
+        ('{"schema_version": 1, "kind": "char", "alphabet": 5, "unk": false}', "must be a string"),
         ('{"schema_version": 1, "kind": "char", "alphabet": "ba", "unk": false}', "not sorted"),
         ('{"schema_version": 1, "kind": "char", "alphabet": "", "unk": false}', "at least one"),
     ],

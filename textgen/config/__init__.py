@@ -1,12 +1,12 @@
 """Every setting of textgen: its default, its help text and its limits, in one place.
 
-A `RunConfig` contains all settings of a training run; it is stored in the run directory, so
-that generating needs no architecture flag. `SamplingConfig` is separate because it belongs to a
-request, not to a model. Flags, checks, messages and documentation tables are derived from these
-classes: the string under a field is its help text, the metadata of its type its limits.
+A `RunConfig` contains all settings of a training run. It is stored in the run directory, so
+generating needs no flag for the architecture. `SamplingConfig` is separate because it belongs to
+a request, not to a model. Flags, checks, messages and documentation tables are derived from these
+classes: the string under a field is its help text, and the metadata of its type are its limits.
 
-`None` means "off". A value of the wrong type or out of range raises `ConfigError` when the
-object is made.
+`None` means "off", or "chosen automatically" where the help text says so. A value of the wrong
+type or out of range raises `ConfigError` when the object is created.
 """
 
 from textgen.config.checks import (

@@ -1,9 +1,9 @@
-"""Checks that every configuration runs when it is made, and the way back from JSON values."""
+"""Checks that every configuration runs when it is created, and its reconstruction from JSON."""
 
 import dataclasses
 import difflib
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from numbers import Integral, Real
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -15,19 +15,19 @@ from textgen.errors import ConfigError
 
 T = TypeVar("T")
 
-_NAMES = {int: "an integer", float: "a number", bool: "True or False", str: "a text"}
+_NAMES = {int: "an integer", float: "a number", bool: "True or False", str: "a string"}
 
 
 def check_settings(config: object) -> None:
     """Check the type and the limits of every field of a frozen dataclass.
 
-    NumPy numbers become Python's, lists become tuples, and paths become texts.
+    NumPy numbers become Python numbers, lists become tuples, and paths become strings.
 
     Args:
         config: A dataclass whose fields carry their limits as `Annotated` metadata.
 
     Raises:
-        ConfigError: A value has another type than its field, or is outside the field's limits.
+        ConfigError: A value does not have the type of its field, or is outside its limits.
     """
     for name, hint in _hints(type(config)).items():
         plain, limits = _parts(hint)
@@ -66,13 +66,8 @@ def check_argument(value: Any, hint: Any, name: str) -> Any:
     return value
 
 
-def limits_of(cls: type, name: str) -> tuple[Limits | Check, ...]:
-    """Return the limits of field `name` of a configuration class."""
-    return _parts(_hints(cls)[name])[1]
-
-
 def choices_of(cls: type, name: str) -> tuple[str, ...]:
-    """Return the texts that a field with a `Literal` type accepts."""
+    """Return the strings that a field with a `Literal` type accepts."""
     return tuple(
         choice
         for part in _alternatives(_parts(_hints(cls)[name])[0])
@@ -82,7 +77,7 @@ def choices_of(cls: type, name: str) -> tuple[str, ...]:
 
 
 def describe_setting(cls: type, name: str) -> tuple[str, tuple[str, ...]]:
-    """Return what a field accepts, in words, and the choices of its `Literal` types."""
+    """Return a description of what a field accepts, and the choices of its `Literal` types."""
     plain, limits = _parts(_hints(cls)[name])
     ranges = [limit for limit in limits if isinstance(limit, Limits) and limit != Limits()]
     described = _describe(plain, "".join(_after_number(limit) for limit in ranges))
@@ -98,7 +93,7 @@ def convert(value: Any, hint: Any, name: str) -> Any:
         name: Name of the setting or argument, for the message.
 
     Returns:
-        The value; numbers of NumPy as Python's, a list as a tuple, a path as a text.
+        The value: NumPy numbers as Python numbers, a list as a tuple, a path as a string.
 
     Raises:
         ConfigError: The value has another type.
@@ -114,18 +109,18 @@ def convert(value: Any, hint: Any, name: str) -> Any:
 
 
 def from_values(cls: type[T], values: dict[str, Any]) -> T:
-    """Make a configuration from JSON values, nested ones first.
+    """Return the configuration that JSON values describe, nested ones first.
 
     Args:
         cls: A configuration class.
-        values: Plain values by the names of its fields; an absent one takes its default.
+        values: Plain values by the names of its fields; a missing one takes its default.
 
     Returns:
         The configuration.
 
     Raises:
-        ConfigError: `values` is no object, a key is unknown, or a value has the wrong type or
-            is out of range.
+        ConfigError: `values` is not a dictionary, a key is unknown, or a value has the wrong
+            type or is out of range.
     """
     if not isinstance(values, dict):
         raise ConfigError(f"Expected an object of settings. Received: {values!r}.")
@@ -139,8 +134,8 @@ def from_values(cls: type[T], values: dict[str, Any]) -> T:
     return cls(**{key: _revive(hints[key], value) for key, value in values.items()})
 
 
-def suggestion(received: str, known: Any) -> str:
-    """Return " Did you mean X?" for the nearest of `known`; empty where none is near."""
+def suggestion(received: str, known: Iterable[str]) -> str:
+    """Return " Did you mean X?" for the closest of `known`; empty if none is close."""
     close = difflib.get_close_matches(received, list(known), n=1)
     return f" Did you mean {close[0]}?" if close else ""
 
@@ -183,7 +178,7 @@ _MISMATCH = object()
 
 
 def _as(value: Any, hint: Any) -> Any:
-    """Return `value` as one type, `_MISMATCH` if it is of another."""
+    """Return `value` as the type `hint`, or `_MISMATCH` if it has another type."""
     if get_origin(hint) is Literal:
         return value if isinstance(value, str) and value in get_args(hint) else _MISMATCH
     if get_origin(hint) is tuple:
@@ -199,7 +194,7 @@ def _as_int(value: Any) -> Any:
 
 
 def _as_float(value: Any) -> Any:
-    """Return a number; an `int` stays one, so that stored settings keep their form."""
+    """Return a number; an `int` stays an `int`, so that stored settings keep their form."""
     if type(value) in (int, float):
         return value
     is_number = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
@@ -241,7 +236,7 @@ def _after_number(limits: Limits) -> str:
 
 
 def _describe(hint: Any, limits: str = "") -> str:
-    """Return what a type accepts, in words; `limits` follows the numbers."""
+    """Return a description of what a type accepts; `limits` follows each number type."""
     parts = [_describe_one(part, limits) for part in _alternatives(hint) if part is not type(None)]
     nullable = type(None) in _alternatives(hint)
     return " or ".join(parts) + (", or None" if nullable else "")
@@ -265,7 +260,6 @@ __all__ = [
     "convert",
     "describe_setting",
     "from_values",
-    "limits_of",
     "require",
     "suggestion",
 ]

@@ -1,4 +1,4 @@
-"""Choices of how a trained model is computed, and limits of what one call may ask for."""
+"""Choices of engine and weights format, and limits on the arguments of one call."""
 
 from typing import Annotated, Literal
 

@@ -1,4 +1,4 @@
-"""The limits of a setting, written once in the type of its dataclass field."""
+"""Limits of settings, written once, in the type of each dataclass field."""
 
 import math
 from collections.abc import Callable
@@ -10,15 +10,15 @@ from textgen.errors import ConfigError
 
 @dataclass(frozen=True)
 class Limits:
-    """The numbers that a setting accepts; `None` and text are never limited.
+    """The numbers that a setting accepts; `None` and strings are never limited.
 
     Used as metadata of a field's type: `top_k: Annotated[int | None, Limits(minimum=1)] = None`.
 
     Attributes:
         minimum: Smallest accepted number.
         maximum: Largest accepted number.
-        above: Number that the setting must exceed.
-        below: Number that the setting must stay under.
+        above: Number that the setting must be greater than.
+        below: Number that the setting must be less than.
 
     NaN and infinity are always outside the limits.
     """
@@ -57,11 +57,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class Check:
-    """A condition on a setting's value that no range expresses.
+    """A condition on a setting that a range cannot express.
 
     Attributes:
         accepts: Returns whether a value is accepted; called for values that are not None.
-        description: What a value must be, for example "texts that are not empty".
+        description: What a value must be, for example "non-empty strings".
     """
 
     accepts: Callable[[Any], bool]
@@ -75,21 +75,21 @@ FINITE = Limits()
 AT_LEAST_ZERO = Limits(minimum=0)
 AT_LEAST_ONE = Limits(minimum=1)
 POSITIVE = Limits(above=0)
-# A share of which 0 would mean "off", which is spelled None.
-POSITIVE_SHARE = Limits(above=0, maximum=1)
-# A probability that must leave something: dropout, for example.
+# A fraction; 0 is excluded because it would mean "off", which is None.
+POSITIVE_FRACTION = Limits(above=0, maximum=1)
+# A probability that must not be 1, such as a dropout rate.
 BELOW_ONE = Limits(minimum=0, below=1)
-NOT_EMPTY = Check(bool, "a text that is not empty")
-NOT_EMPTY_TEXTS = Check(all, "texts that are not empty")
+NOT_EMPTY = Check(bool, "a non-empty string")
+NOT_EMPTY_TEXTS = Check(all, "non-empty strings")
 
 
 def require(accepted: bool, name: str, expected: object, received: object) -> None:
     """Raise unless a setting or an argument has an accepted value.
 
     Args:
-        accepted: Whether it has.
+        accepted: Whether the value is accepted.
         name: The setting or argument.
-        expected: What it must be, as a continuation of "must be".
+        expected: What it must be: the words after "must be".
         received: The value.
 
     Raises:

@@ -1,12 +1,12 @@
-"""Older schemas of `config.json` and `environment.json`, brought up to date when they are read."""
+"""Migrations of older schemas of `config.json` and `environment.json`, applied on reading."""
 
 from typing import Any
 
 from textgen.errors import ConfigError
 
-# Schema 1 named some settings differently; 2 is the present schema.
+# Schema 2 renamed some settings.
 SCHEMA_VERSION = 2
-# Schema 1 had no `schema_version` and named some keys differently; 2 is the present schema.
+# Schema 2 added `schema_version` and renamed some keys.
 ENVIRONMENT_SCHEMA_VERSION = 2
 
 _RENAMED_IN_2 = {
@@ -28,7 +28,7 @@ _ENVIRONMENT_RENAMED_IN_2 = {
 
 
 def migrate_config(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a `config.json` under their present names.
+    """Return the settings of a `config.json` under their current names.
 
     Args:
         values: Nested plain values with `schema_version`, of this schema or an older one.
@@ -37,7 +37,7 @@ def migrate_config(values: dict[str, Any]) -> dict[str, Any]:
         The values of schema `SCHEMA_VERSION`, without `schema_version`.
 
     Raises:
-        ConfigError: `values` is no object, or its schema is newer than this program.
+        ConfigError: `values` is not a dictionary, or its schema is newer than this program.
     """
     version = _version_of(values, SCHEMA_VERSION)
     current = {name: value for name, value in values.items() if name != "schema_version"}
@@ -45,7 +45,7 @@ def migrate_config(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def migrate_environment(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of an `environment.json` under their present names.
+    """Return the values of an `environment.json` under their current names.
 
     Args:
         values: Plain values, of this schema or an older one.
@@ -54,7 +54,7 @@ def migrate_environment(values: dict[str, Any]) -> dict[str, Any]:
         The values of schema `ENVIRONMENT_SCHEMA_VERSION`, without `schema_version`.
 
     Raises:
-        ConfigError: `values` is no object, or its schema is newer than this program.
+        ConfigError: `values` is not a dictionary, or its schema is newer than this program.
     """
     version = _version_of(values, ENVIRONMENT_SCHEMA_VERSION)
     current = {name: value for name, value in values.items() if name != "schema_version"}

@@ -20,7 +20,7 @@ from textgen.config.migrations import SCHEMA_VERSION, migrate_config
 from textgen.errors import ConfigError
 
 UnknownPolicy = Literal["error", "skip", "unk"]
-# What runs after `auto` has been resolved.
+# The choices after `auto` has been resolved.
 ResolvedKernel = Literal["cudnn", "fused", "reference"]
 ResolvedDtype = Literal["float32", "bfloat16", "float16"]
 Kernel = Literal["auto", ResolvedKernel]
@@ -41,12 +41,12 @@ PresetName = Literal[
     "subword",
 ]
 
-DEFAULT_EPOCHS = 20
-DEFAULT_STEPS = 1000
-UNLIMITED_EPOCHS = 100_000
+_DEFAULT_EPOCHS = 20
+_DEFAULT_STEPS = 1000
+_UNLIMITED_EPOCHS = 100_000
 _MIN_VALIDATION_INTERVAL = 100
 
-_Share = Annotated[float, BELOW_ONE]
+_Probability = Annotated[float, BELOW_ONE]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +80,9 @@ class TokenizerConfig:
     vocab_size: Annotated[int, Limits(minimum=260)] = 2048
     """Maximum number of subwords, including the 256 byte pieces; ignored for characters."""
     subword_algorithm: SubwordAlgorithm = "bpe"
-    """Algorithm by which SentencePiece finds its subwords."""
+    """Algorithm with which SentencePiece learns the subwords."""
     min_count: Annotated[int | None, Limits(minimum=2)] = None
-    """Characters seen fewer times become UNK; None: every character has its own id."""
+    """Characters that occur fewer times become UNK; None: every character has its own id."""
     unknown: UnknownPolicy = "error"
     """What to do with a character outside the alphabet; unk needs --min-count."""
 
@@ -118,19 +118,19 @@ class ModelConfig:
     dense_bias: Literal["frequencies", "zeros"] = "frequencies"
     """Initial bias of the Dense layer: the log frequencies of the training tokens, or 0."""
     initial_state: Literal["zeros", "learned"] = "zeros"
-    """State at the start of a text."""
+    """State at the start of a text: zeros, or learned in training."""
     forget_bias: Annotated[float | None, FINITE] = None
     """Initial bias of the gate that keeps the state (update or forget gate); None: 0, or 1 for an
     LSTM."""
-    input_dropout: _Share = 0.0
+    input_dropout: _Probability = 0.0
     """Dropout rate of the embedded tokens' features, with one mask per window."""
-    embedding_dropout: _Share = 0.0
+    embedding_dropout: _Probability = 0.0
     """Fraction of the vocabulary whose vectors are dropped in a training step."""
     layer_dropout: Annotated[float | None, BELOW_ONE] = None
     """Dropout rate between layers, with one mask per window; None: as --dropout."""
-    dropout: _Share = 0.2
+    dropout: _Probability = 0.2
     """Dropout rate of the last layer's outputs, with one mask per window."""
-    weight_drop: _Share = 0.0
+    weight_drop: _Probability = 0.0
     """Fraction of each recurrent kernel's entries dropped in a training step (DropConnect)."""
 
     @property
@@ -156,11 +156,11 @@ class TrainingConfig:
     """Optimization settings."""
 
     batch_size: Annotated[int, AT_LEAST_ONE] = 32
-    """Number of lanes of the corpus that are read side by side."""
+    """Number of lanes of the corpus that are read in parallel."""
     seq_len: Annotated[int, AT_LEAST_ONE] = 64
     """Tokens per lane and step."""
     seq_len_jitter: Annotated[int, AT_LEAST_ZERO] = 0
-    """Maximum number of tokens by which each border between windows is shifted at random."""
+    """Maximum number of tokens by which each border between windows is randomly shifted."""
     epochs: Annotated[int | None, AT_LEAST_ONE] = None
     """Passes over the corpus; None: as many as --max-minutes allows, else 20, or 1,000 steps if
     that is more."""
@@ -171,7 +171,7 @@ class TrainingConfig:
     warmup_steps: Annotated[int, AT_LEAST_ZERO] = 50
     """Steps of linear warmup to the peak, at most a twentieth of the run."""
     schedule: Schedule = "cosine"
-    """How the learning rate decays after its peak."""
+    """How the learning rate changes after its peak."""
     final_learning_rate_fraction: Annotated[float, Limits(minimum=0, maximum=1)] = 0.02
     """Final learning rate, as a fraction of the peak."""
     weight_decay: Annotated[float, AT_LEAST_ZERO] = 0.02
@@ -179,9 +179,9 @@ class TrainingConfig:
     clip_norm: Annotated[float | None, POSITIVE] = 1.0
     """Maximum global norm of the gradient; None: no clipping."""
     ema_decay: Annotated[float | None, Limits(above=0, below=1)] = None
-    """Decay of the exponential moving average of the weights, which is validated and kept, lower
-    in the first steps; None: no average."""
-    state_reset_probability: _Share = 0.0
+    """Decay of the exponential moving average of the weights, lower in the first steps; the average
+    is validated and saved instead of the weights. None: no average."""
+    state_reset_probability: _Probability = 0.0
     """Probability, per lane and step, of resetting the state to the initial state."""
     activation_penalty: Annotated[float, AT_LEAST_ZERO] = 0.0
     """Coefficient of activation regularization (AR): the mean square of the Dense layer's input."""
@@ -206,12 +206,12 @@ class TrainingConfig:
     """Dtype of a training step's matrix products; auto: bfloat16 if the CPU has a unit for it."""
 
     def total_steps(self, steps_per_epoch: int) -> int:
-        """Return the number of steps of the whole run, if no wall-clock limit ends it earlier."""
+        """Return the number of steps of the run, unless a wall-clock limit ends it earlier."""
         if self.epochs is not None:
             return self.epochs * steps_per_epoch
         if self.max_minutes is not None:
-            return UNLIMITED_EPOCHS * steps_per_epoch
-        return max(DEFAULT_EPOCHS * steps_per_epoch, DEFAULT_STEPS)
+            return _UNLIMITED_EPOCHS * steps_per_epoch
+        return max(_DEFAULT_EPOCHS * steps_per_epoch, _DEFAULT_STEPS)
 
     def validation_interval(self, steps_per_epoch: int) -> int:
         """Return the number of steps between two validations."""
@@ -233,8 +233,8 @@ class RunConfig:
     """All settings of a training run."""
 
     preset: PresetName | None = None
-    """Named settings that the other flags change; auto: chosen for the text, --max-minutes and the
-    speed of this machine."""
+    """Named settings, which the other flags override; auto: chosen for the text, --max-minutes and
+    the speed of this machine."""
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -249,13 +249,13 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Rebuild a configuration from what `to_dict` returned, now or in an older version.
+        """Return the configuration that `to_dict` of this or an older version described.
 
         Args:
-            values: Nested plain values, as JSON gives them.
+            values: Nested plain values, as `json.loads` returns them.
 
         Returns:
-            The configuration; an absent setting takes its default.
+            The configuration; a missing setting takes its default.
 
         Raises:
             ConfigError: The schema is newer than this program, a key is unknown, or a value has

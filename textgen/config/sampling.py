@@ -1,4 +1,4 @@
-"""Settings of a request: how tokens are sampled, and when a text ends."""
+"""Settings of a request: how tokens are sampled, and when the text ends."""
 
 import math
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from textgen.config.limits import (
     FINITE,
     NOT_EMPTY_TEXTS,
     POSITIVE,
-    POSITIVE_SHARE,
+    POSITIVE_FRACTION,
     Check,
     Limits,
 )
 
 
 def parse_bias(pair: str) -> tuple[str, float]:
-    """Return the text and the nats of a `TEXT=NATS` bias; raises `ValueError` if it is none."""
+    """Return the text and the nats of a `TEXT=NATS` bias; raises `ValueError` for other strings."""
     text, equals, nats = pair.rpartition("=")
     if not (text and equals) or not math.isfinite(float(nats)):
         raise ValueError(pair)
@@ -53,18 +53,18 @@ class SamplingConfig:
     """Temperature at the last token, reached linearly; None: constant."""
     top_k: Annotated[int | None, AT_LEAST_ONE] = None
     """Keep the k most probable tokens; None: all."""
-    top_p: Annotated[float | None, POSITIVE_SHARE] = None
+    top_p: Annotated[float | None, POSITIVE_FRACTION] = None
     """Keep the smallest set of tokens whose mass reaches p; None: all."""
-    min_p: Annotated[float | None, POSITIVE_SHARE] = None
+    min_p: Annotated[float | None, POSITIVE_FRACTION] = None
     """Keep tokens of at least p times the largest probability; None: all."""
-    typical_p: Annotated[float | None, POSITIVE_SHARE] = None
+    typical_p: Annotated[float | None, POSITIVE_FRACTION] = None
     """Keep the tokens whose surprise is nearest the entropy, up to mass p; None: all."""
     top_n_sigma: Annotated[float | None, POSITIVE] = None
     """Keep logits within n standard deviations of the largest; None: all."""
-    xtc_probability: Annotated[float | None, POSITIVE_SHARE] = None
-    """Probability of excluding the most probable choices at a step (XTC); None: never."""
-    xtc_threshold: Annotated[float, POSITIVE_SHARE] = 0.1
-    """Probability from which a token is one of the choices that XTC excludes."""
+    xtc_probability: Annotated[float | None, POSITIVE_FRACTION] = None
+    """Probability, per step, of excluding the most probable tokens (XTC); None: off."""
+    xtc_threshold: Annotated[float, POSITIVE_FRACTION] = 0.1
+    """Minimum probability of a token that XTC may exclude; the least probable of these stays."""
     mirostat: Annotated[float | None, POSITIVE] = None
     """Target surprise of mirostat 2, bits per token; None: off."""
     mirostat_rate: Annotated[float, POSITIVE] = 0.1
@@ -85,25 +85,25 @@ class SamplingConfig:
     dry_allowed_length: Annotated[int, AT_LEAST_ONE] = 2
     """Length of a repetition up to which DRY does nothing, tokens."""
     penalty_window: Annotated[int, Limits(minimum=1, maximum=65_536)] = 256
-    """Number of latest tokens, prompt included, that penalties consider."""
+    """Number of most recent tokens, prompt included, that penalties consider."""
     ban: Texts = ()
     """Characters or words that never appear."""
     bias: Annotated[Texts, Check(_are_biases, "TEXT=NATS, as in the=-2.5")] = ()
     """TEXT=NATS, added to the logit of every token that completes TEXT."""
     regex: str | None = None
-    """Regular expression that the text as a whole must match; None: any text."""
+    """Regular expression that the whole text must match; None: any text."""
     max_copy: Annotated[int | None, AT_LEAST_ONE] = None
     """Maximum number of consecutive characters copied from the training text; None: no limit."""
     stop: Texts = ()
-    """Texts that end generation when they appear."""
+    """Strings that end generation when they appear."""
     stop_regex: str | None = None
-    """Regular expression that ends generation when it matches; None: none."""
+    """Regular expression that ends generation when it matches; None: off."""
     stop_at_document: bool = False
     """Stop at the end of a document, for runs trained with --document-end."""
     stop_at_sentence: Annotated[int | None, AT_LEAST_ONE] = None
-    """Stop at the first end of a sentence after this many tokens; None: do not."""
+    """Stop at the first end of a sentence after this many tokens; None: off."""
     min_new_tokens: Annotated[int, AT_LEAST_ZERO] = 0
-    """Number of tokens before which nothing ends the text."""
+    """Number of tokens before which no stop condition ends the text."""
     include_stop: bool = False
     """Keep the text that ended generation; the end of a sentence is always kept."""
 

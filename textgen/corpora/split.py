@@ -19,14 +19,14 @@ def split_text(text: str, validation_fraction: float) -> tuple[str, str]:
         `(training_text, validation_text)`; joined, they are `text`.
 
     Raises:
-        CorpusError: `text` is not a text, or one of the parts would be empty.
+        CorpusError: `text` is not a string, or one of the parts would be empty.
         ConfigError: `validation_fraction` is not in (0, 1).
 
     Source: the split of nanoGPT, `data/shakespeare_char/prepare.py`; its fraction of 0.1 splits
     tinyshakespeare into 1,003,854 and 111,540 characters.
     """
     if not isinstance(text, str):
-        raise CorpusError(f"`text` must be a text. Received: {describe_value(text)}.")
+        raise CorpusError(f"`text` must be a string. Received: {describe_value(text)}.")
     check_setting(CorpusConfig, "validation_fraction", validation_fraction)
     boundary = int(len(text) * (1 - validation_fraction))
     if not 0 < boundary < len(text):

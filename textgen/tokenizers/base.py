@@ -123,7 +123,7 @@ def check_text(text: object, name: str = "text") -> None:
         TokenizerError: It is not a `str`.
     """
     if not isinstance(text, str):
-        raise TokenizerError(f"`{name}` must be a text. Received: {describe_value(text)}.")
+        raise TokenizerError(f"`{name}` must be a string. Received: {describe_value(text)}.")
 
 
 def check_encoding(text: object, unknown: object) -> None:

@@ -155,8 +155,8 @@ def _check_train_arguments(
             'A file is named in it: RunConfig(corpus=CorpusConfig(sources=["tale.txt"])).'
         )
     convert(run_dir, str | None, "run_dir")
-    # `convert` would take a path for a text.
-    require(text is None or isinstance(text, str), "text", "a text, or None", _shown(text))
+    # `convert` would accept a path as a string.
+    require(text is None or isinstance(text, str), "text", "a string, or None", _shown(text))
     convert(overwrite, bool, "overwrite")
     _check_callbacks(callbacks)
 
