@@ -10,7 +10,7 @@ from textgen.config import SamplingConfig
 from textgen.engines import make_engine
 from textgen.engines.base import (
     CALLER_SETTINGS,
-    REFINED_SETTINGS,
+    REFINEMENTS,
     LoopEngine,
     unsupported_settings,
 )
@@ -163,15 +163,15 @@ def test_defaults_and_applied_settings_are_supported():
 
 @pytest.mark.parametrize("name", sorted(CHANGED))
 def test_a_setting_is_unsupported_unless_applied_by_the_caller_or_without_effect(name):
-    expected = set() if name in CALLER_SETTINGS or name in REFINED_SETTINGS else {name}
+    expected = set() if name in CALLER_SETTINGS or name in REFINEMENTS else {name}
     sampling = SamplingConfig(**{name: CHANGED[name]})
     assert unsupported_settings(sampling, APPLIED) == expected
     assert unsupported_settings(sampling, APPLIED | {name}) == set()
 
 
-@pytest.mark.parametrize("name", sorted(REFINED_SETTINGS))
+@pytest.mark.parametrize("name", sorted(REFINEMENTS))
 def test_a_refinement_counts_once_any_of_its_main_settings_is_on(name):
-    for main in REFINED_SETTINGS[name]:
+    for main in REFINEMENTS[name]:
         sampling = SamplingConfig(**{name: CHANGED[name], main: CHANGED[main]})
         assert unsupported_settings(sampling, APPLIED) == {name, main}
 
@@ -196,6 +196,6 @@ def test_a_setting_added_to_the_class_is_unsupported_until_an_engine_names_it():
 
 
 def test_every_name_in_the_tables_is_a_field():
-    named = CALLER_SETTINGS | set(REFINED_SETTINGS)
-    assert named.union(*REFINED_SETTINGS.values()) <= NAMES
+    named = CALLER_SETTINGS | set(REFINEMENTS)
+    assert named.union(*REFINEMENTS.values()) <= NAMES
     assert set(CHANGED) | APPLIED == NAMES

@@ -1,6 +1,6 @@
 """Engines: token ids and a state in, logits and the next state out.
 
-`base` has their protocols and `registry` the choice between them. An engine does NOT know text,
+`base` defines their protocols, and `registry` chooses between them. An engine does NOT know text,
 or when to stop.
 """
 

@@ -12,7 +12,7 @@ from textgen.arrays import Float32Array, Float64Array, Int32Array, IntArray, Sta
 from textgen.config import SamplingConfig
 from textgen.sampling import FILTER_SETTINGS
 
-# Settings that the caller of `run_loop` applies: when a text ends, the uniforms, and the bias.
+# Settings that the caller of `run_loop` applies: bias and bans, the seed, and stop conditions.
 CALLER_SETTINGS = frozenset(
     {
         "ban",
@@ -28,8 +28,8 @@ CALLER_SETTINGS = frozenset(
     }
 )
 
-# Settings that refine others: they have no effect while all of those are off.
-REFINED_SETTINGS: Mapping[str, frozenset[str]] = {
+# Settings that refine others: each has no effect unless one of the settings in its set is on.
+REFINEMENTS: Mapping[str, frozenset[str]] = {
     "dry_allowed_length": frozenset({"dry_multiplier"}),
     "dry_base": frozenset({"dry_multiplier"}),
     "mirostat_rate": frozenset({"mirostat"}),
@@ -47,10 +47,10 @@ REFINED_SETTINGS: Mapping[str, frozenset[str]] = {
 
 
 class Engine(Protocol):
-    """A language model that is stepped from outside, with the state owned by the caller.
+    """A language model that is called step by step; the caller keeps the state.
 
     A state is a NumPy array `[num_layers, batch, state_size]`: `h`, and for an LSTM `h` and `c`
-    concatenated. An engine never changes a state that it is given, and returns a new one. Rows
+    concatenated. An engine never modifies the state that it receives; it returns a new one. Rows
     are independent of each other. `forward`, `prefill` and a loop of `decode_step` agree up to
     float32 rounding.
 
@@ -64,7 +64,7 @@ class Engine(Protocol):
         """Return the state at the start of a text, `[num_layers, batch, state_size]`."""
 
     def forward(self, token_ids: IntArray, state: State) -> tuple[Float32Array, State]:
-        """Read tokens and predict after each.
+        """Read tokens, and predict the next one after each.
 
         Args:
             token_ids: `[batch, time]`, at least one step.
@@ -75,7 +75,7 @@ class Engine(Protocol):
         """
 
     def prefill(self, token_ids: IntArray, state: State) -> tuple[Float32Array, State]:
-        """Read tokens and predict after the last, in memory that does not grow with `time`.
+        """Read tokens, and predict the next one after the last, in memory independent of `time`.
 
         Args:
             token_ids: `[batch, time]`, at least one step.
@@ -126,16 +126,16 @@ class LoopEngine(Engine, Protocol):
             state: `[num_layers, batch, state_size]`, before that token.
             uniforms: `[steps, batch]` in `[0, 1)`; each draws one token.
             sampling: Settings of every row; those of `CALLER_SETTINGS` are ignored.
-            bias: float32 `[vocab_size]`, added to the logits before the temperature; -inf bans
-                a token; None: no bias.
+            bias: float32 `[vocab_size]`, added to the logits before they are divided by the
+                temperature; -inf bans a token; None: no bias.
 
         Returns:
-            The drawn tokens `[steps, batch]`, and the state before `tokens[-1]`, which is not
-            yet read.
+            The drawn tokens `[steps, batch]`, and the state before the last of them, which is
+            not yet read.
 
         Raises:
-            ConfigError: `unsupported(sampling)` is not empty, the temperature is `"auto"`, or the
-                bias has another shape, is NaN or +inf, or bans every token.
+            ConfigError: `unsupported(sampling)` is not empty, the temperature is `"auto"`, or
+                `bias` has another shape, contains NaN or +inf, or bans every token.
         """
 
 
@@ -147,9 +147,9 @@ def unsupported_settings(sampling: SamplingConfig, applied: frozenset[str]) -> f
         applied: Names of the settings that the loop applies.
 
     Returns:
-        Names of the fields that are switched on, which neither the loop nor its caller applies.
+        Names of the fields that are on, but applied by neither the loop nor its caller.
 
-    A field is switched on if it differs from its default and has an effect. A new field of
+    A field is on if it differs from its default and has an effect. A field added to
     `SamplingConfig` is therefore unsupported until an engine names it.
     """
     changed = {
@@ -158,5 +158,5 @@ def unsupported_settings(sampling: SamplingConfig, applied: frozenset[str]) -> f
     if sampling.temperature == 0:
         # The most probable token survives every filter.
         changed.difference_update(FILTER_SETTINGS)
-    ineffective = {name for name, main in REFINED_SETTINGS.items() if not changed & main}
+    ineffective = {name for name, refined in REFINEMENTS.items() if not changed & refined}
     return frozenset(changed - ineffective - applied - CALLER_SETTINGS)

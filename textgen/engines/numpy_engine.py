@@ -1,13 +1,13 @@
-"""The NumPy engine: float32 on a CPU, nothing to compile and nothing to import.
+"""The NumPy engine: float32 on a CPU, without compilation or another package.
 
 It knows token ids, states and logits. It does NOT know text or sampling, or what a layer
 computes: that is `numpy_layers`. It is tested against `reference_engine.ReferenceEngine`.
 
-At 512 units and above nearly all time is spent reading the recurrent kernel once per token, so
+From 512 units on, nearly all time is spent reading the recurrent kernel once per token, so
 everything around that product is kept small:
 
-1. At the first layer `embedding @ kernel + bias` is a table with one row per token id.
-2. At the other layers one input product covers all steps of a chunk.
+1. In the first layer, `embedding @ kernel + bias` is a table with one row per token id.
+2. In the other layers, one input product covers all steps of a chunk.
 """
 
 from collections.abc import Iterator
@@ -23,9 +23,9 @@ from textgen.models.weights import ModelWeights
 class NumpyEngine:
     """Embedding, recurrent layers and Dense in float32; implements `Engine`.
 
-    Can be shared by threads: it does not change after its construction. A row's logits depend
-    on the batch size by float32 rounding only (one row is a matrix-vector product, several are
-    a matrix product).
+    Thread-safe, since nothing changes after construction. The logits of a row depend on the batch
+    size only by float32 rounding (one row is a matrix-vector product, several are a matrix
+    product).
     """
 
     def __init__(self, weights: ModelWeights) -> None:

@@ -2,8 +2,8 @@
 
 This module knows arrays. It does NOT know token ids, or how layers are stacked.
 
-`sigmoid(x) = (1 + tanh(x / 2)) / 2`, and the inner halves are multiplied into the weights
-beforehand, which is exact in binary: all gates of a step cost one or two calls of tanh.
+`sigmoid(x) = (1 + tanh(x / 2)) / 2`, and the inner halves are multiplied into the weights in
+advance, which is exact in binary: all gates of a step take one or two calls of tanh.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ class _Cell(Protocol):
         """Write the state after one step into `next_state`, and return its `h`."""
 
     def hidden(self, state: FloatArray) -> FloatArray:
-        """Return `h` of states, `[..., state_size]`."""
+        """Return the `h` of states `[..., state_size]`, `[..., hidden_size]`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ class Layer:
     output_gate: "_OutputGate | None"
 
     def project(self, x: Float32Array) -> Float32Array:
-        """Return the input product of `[..., inputs]`, `[..., width]`, biases included."""
+        """Return the input product of `x` `[..., inputs]`, biases included: `[..., width]`."""
         inputs = x if self.norm is None else normalize(self.norm, x)
         return affine(inputs, self.kernel, self.bias)
 
@@ -184,7 +184,7 @@ class _RnnCell:
 
 @dataclass(frozen=True, eq=False)
 class _OutputGate:
-    """An output gate, whose part of the input product is the last one."""
+    """An output gate; its part of the input product is the last."""
 
     recurrent_kernel: Float32Array
 
@@ -201,7 +201,7 @@ class _OutputGate:
 
 
 def fold(layer: LayerWeights) -> Layer:
-    """Multiply the sigmoids' halves into a layer's weights, and add up biases that are summed.
+    """Fold the halves of the sigmoids into a layer's weights, and add up its biases.
 
     Args:
         layer: The trained weights.
@@ -225,7 +225,7 @@ def fold(layer: LayerWeights) -> Layer:
 
 
 def affine(inputs: FloatArray, kernel: Float32Array, bias: Float32Array) -> Float32Array:
-    """Return `inputs @ kernel + bias` as one product: with 3 axes `np.dot` leaves BLAS.
+    """Return `inputs @ kernel + bias`, computed with 2 axes: with 3, `np.dot` does not use BLAS.
 
     Args:
         inputs: `[..., inputs]`.
@@ -281,7 +281,7 @@ def _fold_gate(gate: OutputGateWeights) -> _OutputGate:
 
 
 def _aligned(array: Float32Array) -> Float32Array:
-    """Return a copy that starts at a cache line: at 256 units its product takes 7 µs, not 9."""
+    """Return a copy aligned to a cache line: at 256 units its product takes 7 µs instead of 9."""
     buffer = np.empty(array.nbytes + _CACHE_LINE, np.uint8)
     start = -buffer.ctypes.data % _CACHE_LINE
     copy = buffer[start : start + array.nbytes].view(np.float32).reshape(array.shape)

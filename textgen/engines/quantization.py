@@ -1,7 +1,7 @@
 """Quantization of matrices to 8 and 4 bits, and of states to 8 bits.
 
-Each column of a matrix is quantized independently: alone or beside others it becomes the same
-integers. This module knows arrays. It does NOT know models, or how products are computed.
+Columns are quantized independently: those of a whole matrix become the same integers as alone.
+This module knows arrays. It does NOT know models, or how products are computed.
 """
 
 import numpy as np
@@ -12,14 +12,13 @@ from textgen.models.quantized import INT4_ZERO, Int4Matrix, Int8Matrix, Quantize
 
 # States are in [-1, 1]: with a fixed scale no row depends on the others of its batch.
 STATE_SCALE = np.float32(1 / 127)
-# Unsigned, since x86 multiplies unsigned by signed bytes: signed by signed takes 15 times longer.
+# Unsigned, since x86 multiplies unsigned by signed bytes; signed by signed takes 15 times as long.
 STATE_ZERO = np.uint8(128)
 
 _INT8_LEVELS = 127
 # At 1024 units a product takes 43 µs in blocks of 128 and 67 in blocks of 32.
 _BLOCK_SIZE = 128
-# Scales that are tried for a block, as fractions of the one that represents its largest value
-# exactly.
+# Scales tried for a block, as fractions of the one that represents its largest value exactly.
 _SCALE_CANDIDATES = np.linspace(0.80, 1.08, 15, dtype=np.float32)
 # Added to the covariance's diagonal, as a fraction of its mean, so that it can be inverted.
 _DAMPING = 0.01
@@ -29,7 +28,7 @@ Matrix = Float32Array | QuantizedMatrix
 
 
 def columns(matrix: Matrix, which: slice) -> Matrix:
-    """Return some columns of a matrix in the same format.
+    """Return some of the columns of a matrix, in its format.
 
     Args:
         matrix: `[rows, columns]`, float32 or quantized.
@@ -44,7 +43,7 @@ def columns(matrix: Matrix, which: slice) -> Matrix:
 
 
 def quantize_int8(matrix: Float32Array) -> Int8Matrix:
-    """Round each column to 255 levels.
+    """Round each value to one of 255 levels, with one scale per column.
 
     Args:
         matrix: float32 `[rows, columns]`, finite.
@@ -61,13 +60,13 @@ def quantize_int8(matrix: Float32Array) -> Int8Matrix:
 def quantize_int4(
     matrix: Float32Array, covariance: FloatArray, block_size: int = _BLOCK_SIZE
 ) -> Int4Matrix:
-    """Round each block of a column to 16 levels so that products with states change least.
+    """Round each value to one of 16 levels so that products with states change least.
 
     Args:
         matrix: float32 `[rows, columns]`, finite.
         covariance: `[rows, rows]`, the mean of `h hᵀ` over the states `h` that the matrix will
             be multiplied with; the identity rounds each value independently.
-        block_size: A power of 2, at least 16.
+        block_size: Number of neighbors in a column that share a scale: a power of 2, at least 16.
 
     Returns:
         The quantized matrix.
@@ -94,9 +93,9 @@ def quantize_int4(
 
 
 def quantize_state(state: Float32Array) -> NDArray[np.uint8]:
-    """Return a state as the 8-bit product reads it: `state / STATE_SCALE + STATE_ZERO`.
+    """Return a state in the levels of the 8-bit product: `state / STATE_SCALE + STATE_ZERO`.
 
-    The readable reference of the operator `QuantizeLinear` in the graphs.
+    The readable reference for the operator `QuantizeLinear` in the graphs.
 
     Args:
         state: float32, any shape; values outside [-1, 1] are clipped.
@@ -109,15 +108,15 @@ def quantize_state(state: Float32Array) -> NDArray[np.uint8]:
 
 
 def dequantize_state(levels: NDArray[np.uint8]) -> Float32Array:
-    """Return the float32 state that `levels` represent; the inverse of `quantize_state`.
+    """Return the float32 state that `levels` represents; the inverse of `quantize_state`.
 
-    The readable reference of the 8-bit product, which reads `levels` directly.
+    The readable reference for the 8-bit product, which reads `levels` directly.
 
     Args:
         levels: uint8, any shape.
 
     Returns:
-        float32 of the same shape, off by at most half of `STATE_SCALE`.
+        float32 of the same shape, within half of `STATE_SCALE` of the state before rounding.
     """
     return np.asarray((levels.astype(np.float32) - STATE_ZERO) * STATE_SCALE, np.float32)
 
@@ -139,7 +138,7 @@ def _error_propagation(covariance: FloatArray) -> Float32Array:
 def _round_rows(
     block: Float32Array, scales: Float32Array, change: Float32Array
 ) -> tuple[NDArray[np.uint8], Float32Array]:
-    """Round the rows of a block in order, changing in place those that follow."""
+    """Round the rows of a block in order; those that follow absorb the error, in place."""
     levels, errors = np.empty(block.shape, np.uint8), np.empty_like(block)
     for index, row in enumerate(block):
         nearest = _nearest_levels(row, scales)
@@ -150,10 +149,10 @@ def _round_rows(
 
 
 def _best_scales(block: Float32Array) -> Float32Array:
-    """Return the scale of each column, `[columns]`, of least squared error.
+    """Return for each column the scale with the least squared error, `[columns]`.
 
-    The level of largest magnitude is -8, so the sign is the one that maps the largest value to
-    it; a smaller scale clips that value and represents the others more finely.
+    The level of largest magnitude is -8, so the sign of a scale is the one that maps the value of
+    largest magnitude to it. A smaller scale clips that value and represents the others more finely.
     """
     largest = np.take_along_axis(block, np.abs(block).argmax(axis=0)[None], axis=0)[0]
     exact = largest / -INT4_ZERO
@@ -166,7 +165,7 @@ def _best_scales(block: Float32Array) -> Float32Array:
 
 
 def _nearest_levels(values: Float32Array, scales: Float32Array) -> Float32Array:
-    """Return the nearest of -8 .. 7 to each value, as float32; 0 where the scale is 0."""
+    """Return the level nearest to each value, -8 .. 7 as float32; 0 where the scale is 0."""
     divisors = np.where(np.abs(scales) < _TINY, np.float32(np.inf), scales)
     return np.asarray(np.clip(np.rint(values / divisors), -INT4_ZERO, INT4_ZERO - 1), np.float32)
 

@@ -1,8 +1,8 @@
-"""The quantized weights of a model: made once, stored, checked against a limit of the loss.
+"""The quantized weights of a model: made once, stored, and checked for their increase in loss.
 
-Calibration depends on float rounding, so that two machines may quantize one model differently.
-Stored weights are the same everywhere. This module does NOT know where they are stored, or which
-text the loss is measured on.
+Calibration depends on float rounding, so two machines may quantize a model differently; stored
+weights are the same everywhere. This module does NOT know where they are stored, or on which text
+the loss is measured.
 """
 
 from collections.abc import Callable
@@ -21,12 +21,12 @@ from textgen.models.weights import ModelWeights
 from textgen.sampling.draw import pick
 from textgen.storage import tensors_sha256
 
-# Nats per token on the validation text that quantization may cost.
+# Nats per token on the validation text.
 MAX_LOSS_INCREASE = 0.005
 
-# The model generates 4,096 tokens so that its states are known: a tenth of a second at 512 units.
+# Calibration generates 4,096 tokens to collect states, which takes 0.1 s at 512 units.
 _CALIBRATION_ROWS, _CALIBRATION_STEPS = 32, 128
-# The first states still depend on the start of the text.
+# Steps whose states are dropped, since they still depend on the initial state.
 _CALIBRATION_WARMUP = 16
 
 # Returns the loss on the validation text, nats per token, with these weights; None: float32.
@@ -34,23 +34,23 @@ MeasureLoss = Callable[[QuantizedWeights | None], float]
 
 
 class QuantizedStore(Protocol):
-    """A place that keeps quantized weights: the run directory."""
+    """Storage for the quantized weights of a run."""
 
     def read_quantized(
         self, weights_format: QuantizedFormat, weights_sha256: str
     ) -> QuantizedWeights | None:
-        """Return stored weights.
+        """Return the stored weights.
 
         Args:
             weights_format: Their format.
             weights_sha256: Hash of the float32 weights that they must have been made from.
 
         Returns:
-            The weights; None if there are none, or if they were made from other weights.
+            The weights; None if none are stored, or if they were made from other weights.
         """
 
     def write_quantized(self, quantized: QuantizedWeights) -> None:
-        """Store the weights, or leave a note in the log if that is not possible."""
+        """Store the weights, or log a warning if that fails."""
 
 
 def load_or_quantize(
@@ -59,13 +59,13 @@ def load_or_quantize(
     measure_loss: MeasureLoss,
     store: QuantizedStore | None = None,
 ) -> QuantizedWeights:
-    """Return the quantized weights of a model, and store them if they are new.
+    """Return the quantized weights of a model from `store`, or make them and store them.
 
     Args:
         weights: The model.
         weights_format: `"int8"` or `"int4"`.
         measure_loss: Called twice for new weights: with None, and with the quantized weights.
-        store: Where the weights are kept; None: they are quantized, and not kept.
+        store: Where the weights are stored; None: they are made, and not stored.
 
     Returns:
         The quantized weights, with their loss.
@@ -82,7 +82,7 @@ def load_or_quantize(
         quantized = quantized or quantize_weights(weights, weights_format)
         loss = QuantizationLoss(float32=measure_loss(None), quantized=measure_loss(quantized))
         quantized = replace(quantized, loss=loss)
-        # Stored even if it will be refused, so that the refusal does not cost a minute each time.
+        # Stored even if refused below, so that measuring, which takes a minute, is not repeated.
         if store:
             store.write_quantized(quantized)
     _require_small_loss(quantized)
@@ -94,17 +94,17 @@ def quantize_weights(weights: ModelWeights, weights_format: QuantizedFormat) -> 
 
     Args:
         weights: The model.
-        weights_format: `"int8"`: one scale per column. `"int4"`: one scale for 128 weights,
-            calibrated with the states of a text that the model generates in int8.
+        weights_format: `"int8"`: one scale per column. `"int4"`: one scale per 128 weights of a
+            column, calibrated with the states of a text that the model generates in int8.
 
     Returns:
-        The quantized weights. int8 is the same on every machine; int4 depends on the rounding of
-        float32 products.
+        The quantized weights, without their loss. int8 is the same on every machine; int4 depends
+        on the rounding of float32 products.
 
     Raises:
         ConfigError: The model has layers that cannot be quantized.
     """
-    # Imports onnx, which takes a tenth of a second.
+    # Imported here, since importing onnx takes 0.1 s.
     from textgen.engines.onnx.engine import OnnxEngine
     from textgen.engines.onnx.graph_weights import layer_products
 
@@ -124,14 +124,14 @@ def quantize_weights(weights: ModelWeights, weights_format: QuantizedFormat) -> 
 
 
 def generated_states(engine: Engine, hidden_size: int) -> Float32Array:
-    """Return the states `h` of a model while it generates text.
+    """Return states `h` of a model from text that it generates.
 
     Args:
         engine: The model.
-        hidden_size: Units of each layer; the rest of a state, `c` of an LSTM, is left out.
+        hidden_size: Units of each layer; the rest of a state, the `c` of an LSTM, is left out.
 
     Returns:
-        `[num_layers, n, hidden_size]`, `n` = 3584; the same for each call with one engine.
+        `[num_layers, 3584, hidden_size]`; the seed is fixed.
     """
     random = np.random.default_rng(0)
     token_ids = random.integers(engine.vocab_size, size=_CALIBRATION_ROWS, dtype=np.int32)
@@ -145,16 +145,16 @@ def generated_states(engine: Engine, hidden_size: int) -> Float32Array:
 
 
 def _covariance(states: Float32Array) -> Float64Array:
-    """Return the mean of `h hᵀ` over `[n, hidden_size]`, `[hidden_size, hidden_size]`.
+    """Return the mean of `h hᵀ` over states `[n, hidden_size]`: `[hidden_size, hidden_size]`.
 
-    In float64, so that the order in which a machine adds changes no level.
+    In float64, so that the order of a machine's additions changes no level.
     """
     exact = states.astype(np.float64)
     return np.asarray(exact.T @ exact / len(exact))
 
 
 def _require_plain(weights: ModelWeights, weights_format: QuantizedFormat) -> None:
-    """Raise `ConfigError` unless all matrices of the products are multiplied with states only."""
+    """Raise `ConfigError` unless a state `h` is the only input of each product."""
     parts = {
         "an output gate": any(layer.output_gate is not None for layer in weights.layers),
         "residual sums": weights.residual,
@@ -163,15 +163,16 @@ def _require_plain(weights: ModelWeights, weights_format: QuantizedFormat) -> No
     found = " and ".join(part for part, present in parts.items() if present)
     if found:
         raise ConfigError(
-            f"`weights_format` must be float32 for a model with {found}, whose layers have inputs "
-            f"outside [-1, 1]. Received: {weights_format}. Use `weights_format=float32`."
+            f"`weights_format` must be float32 for a model with {found}, since only plain "
+            f"recurrent layers can be quantized. Received: {weights_format}. "
+            "Use `weights_format=float32`."
         )
 
 
 def _require_small_loss(quantized: QuantizedWeights) -> None:
     if quantized.loss is not None and not quantized.loss.increase <= MAX_LOSS_INCREASE:
         raise RunError(
-            f"`weights_format` {quantized.weights_format} must increase the loss on the "
-            f"validation text by at most {MAX_LOSS_INCREASE} nats per token. "
+            f"The {quantized.weights_format} weights must increase the loss on the validation "
+            f"text by at most {MAX_LOSS_INCREASE} nats per token. "
             f"Received: {quantized.loss.increase:.4f}. Use `weights_format=float32`."
         )

@@ -1,7 +1,7 @@
 """The reference engine: the equations of a model, step by step, in float64.
 
-Written to be read and trusted; the fast engines are tested against it. It knows arrays. It does
-NOT know text or sampling, and is not fast.
+Written for readability, not speed; the fast engines are tested against it. It knows arrays. It
+does NOT know text or sampling.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ class ReferenceEngine:
         y = gate_output(inputs, h, h'), or h' without an output gate
         x_{i+1} = y + x_i if the model is residual and i >= 1, else y
 
-    where `h` is the state, or for an LSTM its first half; the logits are `x_n W + b`.
+    where `h` is the state, or for an LSTM its first half. The logits are `x_n W + b`.
 
     Its states are float64; otherwise it implements `Engine`.
     """

@@ -1,4 +1,4 @@
-"""Engines by name, and the one place that chooses between them."""
+"""Engines by name, and the choice between them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,24 +12,22 @@ from textgen.machine import core_count
 from textgen.models.quantized import QuantizedWeights
 from textgen.models.weights import ModelWeights
 
-# Crossing points of the two fast engines, measured: docs/experiments.md#engine-choice.
+# Measured crossing points of the two fast engines: docs/experiments.md#engine-choice.
 _MAX_SHORT_TEXT = 2_000
 _MIN_LARGE_MODEL = 512
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class EnginePool:
-    """The engines of one model, each made at its first use.
-
-    Can be shared by threads.
+    """The engines of one model, each made at its first use; thread-safe.
 
     Attributes:
         weights: The model.
         quantized: Its products in 8 or 4 bits; None: the engines compute in float32.
-        preferred: The engine to use; `"auto"`: the fastest for what is generated.
+        preferred: The engine to use; `"auto"`: the fastest for the given requests.
 
     Raises:
-        ConfigError: There is no engine `preferred`, or it has no such weights format.
+        ConfigError: `preferred` is not an engine, or does not support the weights format.
     """
 
     weights: ModelWeights
@@ -51,17 +49,17 @@ class EnginePool:
         return _format_of(self.quantized)
 
     def engine(self, name: EngineName | None = None) -> Engine:
-        """Return an engine, the same object at each call.
+        """Return the engine of that name, the same object at each call.
 
         Args:
-            name: The engine; None: the preferred one. `"auto"`: onnx, which reads many tokens
-                fastest.
+            name: The engine; None: the preferred one. `"auto"`: onnx, the fastest at reading
+                text.
 
         Returns:
-            The engine, made at its first use.
+            The engine.
 
         Raises:
-            ConfigError: There is no such engine, or it has no such weights format.
+            ConfigError: `name` is not an engine, or does not support the weights format.
         """
         name = self.preferred if name is None else name
         name = "onnx" if name == "auto" else name
@@ -74,12 +72,12 @@ class EnginePool:
         """Return the name of the engine to generate with.
 
         Args:
-            samplings: Settings of the texts that are generated side by side.
-            stepwise: Whether each token is drawn outside the engine in any case, for example
-                because its log-probability is wanted.
+            samplings: Settings of the texts that are generated in parallel.
+            stepwise: Whether every token is drawn outside the engine, whatever the settings, for
+                example to report its log-probability.
 
         Returns:
-            The preferred engine; with `"auto"` the fastest.
+            The preferred engine; if that is `"auto"`, the fastest.
         """
         if self.preferred != "auto":
             return self.preferred
@@ -100,20 +98,20 @@ def choose_engine(
     *,
     stepwise: bool = False,
 ) -> EngineName:
-    """Return the fastest engine on a CPU, by measured crossing points.
+    """Return the name of the fastest engine on a CPU, by measured crossing points.
 
     Args:
         weights: The model.
         weights_format: Format of its weights.
-        num_streams: Texts that are generated side by side.
+        num_streams: Number of texts that are generated in parallel.
         max_new_tokens: Length of the longest of them.
-        stepwise: Whether each token is drawn outside the engine.
+        stepwise: Whether every token is drawn outside the engine.
 
     Returns:
-        `"onnx"`, which draws many tokens per call. In float32 `"numpy"` if each token is drawn
-        outside anyway; and for one stream if the text is too short to make up for the 0.2 s that
-        importing onnxruntime takes, or from 512 units on, where nearly all time is spent reading
-        the recurrent kernel, for which NumPy's product uses all cores.
+        `"onnx"`, which draws many tokens per call, except in float32 in three cases: `"numpy"` if
+        every token is drawn outside the engine; for one text too short to make up for the 0.2 s
+        that importing onnxruntime takes; and for one text from 512 units on, where nearly all time
+        is spent reading the recurrent kernel, for which NumPy's product uses all cores.
     """
     if weights_format != "float32":
         return "onnx"
@@ -137,7 +135,7 @@ def make_engine(
         The engine; only `"tensorflow"` imports TensorFlow.
 
     Raises:
-        ConfigError: There is no such engine, or it has no such weights format.
+        ConfigError: `name` is not an engine, or does not support the weights format.
         RunError: `quantized` belongs to another model.
     """
     require_engine(name, _format_of(quantized))
@@ -146,7 +144,7 @@ def make_engine(
 
 
 def require_engine(name: EngineName, weights_format: WeightsFormat) -> None:
-    """Raise `ConfigError` unless an engine of that name computes with that weights format."""
+    """Raise `ConfigError` unless `name` is an engine that supports the weights format."""
     convert(name, EngineName, "engine")
     convert(weights_format, WeightsFormat, "weights_format")
     if weights_format != "float32" and name in _FLOAT32_MAKERS:

@@ -1,4 +1,4 @@
-"""The trained Keras model as an engine: for a GPU, and as a check of the other engines.
+"""The Keras model as an engine: for GPUs, and as a check of the other engines.
 
 It knows token ids, states and logits. It does NOT know text or sampling, or how the model
 computes: that is `textgen.models`. TensorFlow is imported when an engine is made.
@@ -12,7 +12,7 @@ from textgen.arrays import Float32Array, IntArray, State
 from textgen.models.weights import ModelWeights
 from textgen.startup import import_tensorflow_quietly
 
-# Steps of a prompt that are read at once: bounds the logits that the model makes for all of them.
+# Steps of a prompt that are read at once, since the model computes logits for all of them.
 _PREFILL_STEPS = 128
 
 

@@ -15,7 +15,8 @@ from textgen.engines.quantization import STATE_SCALE, STATE_ZERO, Matrix
 from textgen.models.quantized import Int4Matrix, Int8Matrix
 
 MICROSOFT = "com.microsoft"
-# MatMulNBits then reads a state in 8 bits, one scale per block; without it in float32, slower.
+# MatMulNBits quantizes states to 8 bits, one scale per block; by default it computes in float32,
+# which is slower.
 _ACCURACY_LEVEL = 4
 
 FLOAT, DOUBLE = TensorProto.FLOAT, TensorProto.DOUBLE
@@ -23,14 +24,14 @@ INT32, INT64, UINT8 = TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8
 
 
 class Constants:
-    """The constants of a model, visible in its graph and its loop bodies, and unique names."""
+    """The constants of a model, visible in its graph and loop bodies; also makes unique names."""
 
     def __init__(self) -> None:
         self.tensors: list[TensorProto] = []
         self._numbers = count()
 
     def names(self, number: int) -> list[str]:
-        """Return names that no other value has."""
+        """Return `number` new names."""
         return [f"v{next(self._numbers)}" for _ in range(number)]
 
     def add(self, value: ArrayLike, dtype: DTypeLike | None = None) -> str:
@@ -67,7 +68,7 @@ class Block:
 
         Args:
             kind: Name of the operator.
-            *inputs: Names of its inputs; an empty one is left out.
+            *inputs: Names of its inputs; an empty name leaves out an optional input.
             names: Names of its outputs; None: one new name.
             domain: Domain of the operator; empty: that of ONNX.
             **attributes: Attributes of the node.
@@ -101,7 +102,7 @@ Affine = Callable[[Block, str], str]
 
 
 def affine(constants: Constants, matrix: Matrix, bias: str = "") -> Affine:
-    """Return a function that appends the product with a matrix, and adds a bias.
+    """Return a function that appends `x @ matrix + bias`.
 
     Args:
         constants: The matrix is added to them.
@@ -149,12 +150,12 @@ def _affine_int4(constants: Constants, matrix: Int4Matrix, bias: str) -> Affine:
 
 
 def info(name: str, kind: int, *shape: int | str) -> ValueInfoProto:
-    """Return the description of an input or output.
+    """Return the name, type and shape of an input or output as ONNX describes them.
 
     Args:
         name: Its name.
         kind: Its element type, such as `FLOAT`.
-        *shape: Sizes; a text is the name of a size that varies.
+        *shape: Its sizes; a text names a size that varies.
 
     Returns:
         The description.

@@ -1,4 +1,4 @@
-"""A recurrent layer's step as ONNX nodes, by cell; tested against `reference_engine`.
+"""One step of a recurrent layer as ONNX nodes, for each cell; tested against `reference_engine`.
 
 This module knows one step of one layer, given its two products:
 
@@ -22,7 +22,8 @@ from textgen.models.weights import LayerWeights
 Parts = Sequence[str]
 _CellStep = Callable[[Block, int, Parts, Parts, Parts], list[str]]
 
-# Widths of the parts of a cell's products, in hidden sizes: inputs of one function are one part.
+# Widths of the parts of a cell's products, in multiples of the hidden size. The GRU's candidate is
+# a part of its own, since its recurrent product is multiplied by the reset gate before the sum.
 _PARTS: dict[Cell, tuple[int, ...]] = {"gru": (2, 1), "lstm": (4,), "rnn": (1,)}
 
 

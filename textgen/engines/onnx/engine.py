@@ -1,7 +1,7 @@
 """The fast engine for generation on a CPU: the whole loop, sampling included, in one call.
 
 It knows token ids, states, logits and uniforms. It does NOT know text, or when to stop. `graph`
-has the graphs; this module builds the sessions that are needed, and runs them.
+builds the graphs; this module makes a session of each at its first use, and runs it.
 """
 
 from collections import deque
@@ -33,13 +33,13 @@ _LOG_ERRORS_ONLY = 3
 class OnnxEngine:
     """Embedding, recurrent layers and Dense on ONNX Runtime; implements `LoopEngine`.
 
-    Its states are float32 in every weights format. Can be shared by threads.
+    Its states are float32 in every weights format. Thread-safe.
 
     Attributes:
         vocab_size: Number of token ids.
 
-    With int8 weights a state is read with one fixed scale, so that a learned initial state is
-    clipped to [-1, 1]. Increase in loss of four GRUs of 512 units and 65 to 6,226 tokens, nats
+    With int8 weights, states are quantized with a fixed scale, which clips a learned initial state
+    to [-1, 1]. Increase in loss of four GRUs of 512 units and 65 to 6,226 tokens, nats
     per token: at most 0.0001 in int8, 0.0029 in int4 (docs/experiments.md#quantization-loss).
     """
 
@@ -102,7 +102,7 @@ class OnnxEngine:
         sampling: SamplingConfig,
         bias: Float32Array | None = None,
     ) -> tuple[Int32Array, Float32Array]:
-        """Draw one token after the other: read, draw, read what was drawn, draw.
+        """Read one token per row and draw the next, once per row of `uniforms`.
 
         Args:
             token_ids: `[batch]`, the last token of each row, not yet read.
@@ -112,14 +112,15 @@ class OnnxEngine:
             bias: float32 `[vocab_size]`, added to the logits; -inf bans a token; None: no bias.
 
         Returns:
-            Tokens `[steps, batch]`, and the state before `tokens[-1]`, which is not yet read.
+            The drawn tokens `[steps, batch]`, and the state before the last of them, which is
+            not yet read.
 
         Raises:
-            ConfigError: `unsupported(sampling)` is not empty, the temperature is `"auto"`, or the
-                bias has another shape, is NaN or +inf, or bans every token.
+            ConfigError: `unsupported(sampling)` is not empty, the temperature is `"auto"`, or
+                `bias` has another shape, contains NaN or +inf, or bans every token.
 
-        The tokens are those of `decode_step`, the processors and `sampling.pick`, up to float32
-        rounding of the logits: a finite bias is added to the Dense bias before the product.
+        The tokens are those of a loop of `decode_step`, the processors and `sampling.pick`, up to
+        float32 rounding of the logits: the graph adds `bias` to the bias of Dense, not to the sum.
         """
         _require_supported(self.unsupported(sampling))
         values: dict[str, NDArray[Any]] = {"bias": _checked_bias(bias, self.vocab_size)}
@@ -129,7 +130,7 @@ class OnnxEngine:
         graph_inputs = LoopGraphInputs.of(values)
         build = partial(generation_graph, self._weights, graph_inputs)
         session = self._session(graph_inputs, build)
-        # With u a little smaller, u * total cannot round up to total, which nothing exceeds.
+        # u * total could round up to total, which no cumulative probability exceeds.
         below_one = (uniforms * np.nextafter(1.0, 0.0))[..., None]
 
         def run(rows: slice) -> tuple[Int32Array, Float32Array]:
@@ -146,10 +147,10 @@ class OnnxEngine:
     def _in_threads(
         self, run: Callable[[slice], tuple[NDArray[Any], Float32Array]], batch: int, axis: int
     ) -> tuple[NDArray[Any], Float32Array]:
-        """Divide the rows among the threads.
+        """Divide the rows among the threads, and join the results.
 
-        A thread takes some rows through all steps, not some columns of each product: 64 streams
-        at 1024 units in int8 generate 144,000 tokens per second that way, 95,000 the other way.
+        A thread computes all steps of some rows, not some columns of each product: 64 streams at
+        1024 units in int8 generate 144,000 tokens per second that way, and 95,000 the other way.
 
         Returns:
             The first values joined along `axis`, and the states.
@@ -201,8 +202,9 @@ def _checked_bias(bias: Float32Array | None, vocab_size: int) -> Float32Array:
     bias = np.ascontiguousarray(bias, np.float32)
     if bias.shape != (vocab_size,) or not (bias < np.inf).all() or np.isneginf(bias).all():
         raise ConfigError(
-            f"`bias` must be [{vocab_size}] numbers below infinity, one of them finite. "
-            f"Received: shape {list(bias.shape)}, {np.isfinite(bias).sum()} finite. Ban fewer."
+            f"`bias` must be {vocab_size} numbers below infinity, at least one of them finite. "
+            f"Received: {bias.size}, {np.isfinite(bias).sum()} of them finite. "
+            "Pass one number per token, and ban fewer."
         )
     return bias
 
@@ -212,12 +214,11 @@ def _make_session(model: bytes) -> ort.InferenceSession:
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = _LOG_ERRORS_ONLY
-    # One memory plan per shape would be kept for the session's lifetime, and every prompt has
-    # another length.
+    # A memory plan is kept for each shape until the session ends, and prompts differ in length.
     options.enable_mem_pattern = False
-    # Its lock makes two threads slower than one: 110,000 tokens per second instead of 323,000
-    # for 8 streams at 256 units; and one thread is 5 % faster without it.
+    # The arena's lock makes two threads slower than one: 110,000 tokens per second instead of
+    # 323,000 for 8 streams at 256 units. One thread is 5 % faster without the arena.
     options.enable_cpu_mem_arena = False
-    # Without VNNI the 8-bit product would otherwise saturate at 16 bits.
+    # On a CPU without VNNI, sums of the 8-bit product would otherwise saturate at 16 bits.
     options.add_session_config_entry("session.x64quantprecision", "1")
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])

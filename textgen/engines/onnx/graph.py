@@ -4,17 +4,17 @@ This module knows how layers and the loop are connected. `graph_weights` has the
 the step of a layer, `sampling` the draw. It does NOT know sessions, threads, or text.
 
 The generation graph contains the whole loop, sampling included, as one `Scan`. In a plain model a
-layer costs one product per token, see `graph_weights`: its right part is used for this token, its
-left part is carried to the next. If an output gate, a residual sum or a norm is between a layer's
-`h` and the input of the next layer, these are two products.
+layer takes one product per token, see `graph_weights`: its right part is the next layer's input
+for this token, and its left part is carried to the next token. If an output gate, a residual sum
+or a norm is between a layer's `h` and the input of the next layer, there are two products.
 
-A node costs 0.3 µs, so that at 256 units nodes are half of a token's time: few nodes matter more
-than cheap ones.
+A node takes 0.3 µs, which at 256 units adds up to half of the time of a token: the number of nodes
+matters more than their kind.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 from onnx import GraphProto, ValueInfoProto, helper
@@ -40,14 +40,15 @@ from textgen.models.weights import NORM_EPSILON, LayerWeights
 _OPSET, _IR_VERSION = 21, 10
 
 Predictions = Literal["all", "last"]
+T = TypeVar("T")
 
 
 def prediction_graph(weights: GraphWeights, predictions: Predictions) -> bytes:
-    """Return the graph that reads tokens and predicts, layer by layer.
+    """Return the graph that reads tokens and predicts the next, layer by layer.
 
     Args:
         weights: The model.
-        predictions: `"all"`: after every token; `"last"`: after the last.
+        predictions: `"all"`: after every token; `"last"`: only after the last.
 
     Returns:
         A serialized model. Inputs: `token_ids` int64 `[time, batch]`, `state` float32
@@ -84,7 +85,7 @@ def generation_graph(weights: GraphWeights, graph_inputs: LoopGraphInputs) -> by
 
     Args:
         weights: The model.
-        graph_inputs: Which of the inputs below the graph has.
+        graph_inputs: The optional inputs of the graph.
 
     Returns:
         A serialized model. Inputs: `token_ids` int64 `[batch]`, `state` float32
@@ -125,18 +126,23 @@ class Projection(Protocol):
     """The matrix products after a layer: of its state, and of its output."""
 
     def of_state(self, block: Block, h: str) -> list[str]:
-        """Append the recurrent product of `h`, `[batch, hidden_size]`; return its parts."""
+        """Append the recurrent product of `h`, `[batch, hidden_size]`; return its parts' names."""
 
     def of_both(self, block: Block, h: str, x: str) -> tuple[list[str], list[str]]:
-        """Append that and the input product of `x` for the next layer; return both in parts.
+        """Append the recurrent product of `h`, and the next layer's input product of `x`.
 
-        `x`, `[batch, hidden_size]`, is the output of the layer; after the last layer the input
-        product is that of Dense.
+        Args:
+            block: The nodes are appended to it.
+            h: Name of the state, `[batch, hidden_size]`.
+            x: Name of the layer's output, `[batch, hidden_size]`.
+
+        Returns:
+            Names of the parts of both products; after the last layer the second is that of Dense.
         """
 
 
 class _FusedProjection:
-    """One product for both, in a plain model, where `x` is `h`."""
+    """One product for both: in a plain model `x` is `h`."""
 
     def __init__(self, graph: Block, weights: GraphWeights, index: int) -> None:
         self._own, self._next = weights.widths(index), weights.widths(index + 1)
@@ -154,7 +160,7 @@ class _FusedProjection:
 
 
 class _SeparateProjection:
-    """Two products, in a model where `x` is not `h`."""
+    """Two products, for a model in which `x` is not `h`."""
 
     def __init__(self, graph: Block, weights: GraphWeights, index: int) -> None:
         self._own, self._next = weights.widths(index), weights.widths(index + 1)
@@ -182,7 +188,11 @@ class _Step:
         self.projections: list[Projection] = [kind(graph, weights, index) for index in layers]
 
     def body(self) -> GraphProto:
-        """Return the loop's body: token, states and carried parts in and out, a uniform in."""
+        """Return the body of the loop.
+
+        Inputs: token, states, carried parts of products, uniform. Outputs: the same without the
+        uniform, for the next step, and the drawn token.
+        """
         weights, layers = self._weights, self._weights.model.layers
         token, uniform = self._constants.names(2)
         states = [self._constants.names(len(state_widths(layer))) for layer in layers]
@@ -225,7 +235,7 @@ def _first_inputs(constants: Constants, weights: GraphWeights) -> Callable[[Bloc
         return lambda block, ids: block.split(
             project(block, block.op("Gather", embedding, ids)), widths
         )
-    # Two tables cost less than one whose rows are split.
+    # One table per part is faster than a table whose rows are split.
     tables = np.split(weights.table, np.cumsum(widths)[:-1], axis=1)
     names = [constants.add(table) for table in tables]
     return lambda block, ids: [block.op("Gather", name, ids) for name in names]
@@ -255,7 +265,7 @@ def _project_output(graph: Block, weights: GraphWeights, index: int, bias: str) 
 
 
 def _project_state(graph: Block, weights: GraphWeights, index: int) -> Affine:
-    """Return the product of a layer's own state; a bias of zeros would cost a node."""
+    """Return the product of a layer's own state; a bias of zeros is left out, to save a node."""
     own = weights.own_columns(index)
     bias = weights.biases[index][own]
     matrix = columns(weights.products[index], own)
@@ -274,7 +284,7 @@ def _scan_layer(
     parts = body.split(step_inputs, widths)
     own = body.split(recurrent(body, before[0]), widths)
     output, after = layer_step(body, layer, parts, own, before)
-    # Names of a body's outputs must differ.
+    # The outputs of a body must have different names.
     output = body.op("Identity", output) if output in after else output
     body_inputs = [*_state_parts(layer, before), info(step_inputs, FLOAT, "batch", sum(widths))]
     body_outputs = [*_state_parts(layer, after), info(output, FLOAT, "batch", layer.hidden_size)]
@@ -294,7 +304,7 @@ def _next_input(block: Block, weights: GraphWeights, index: int, output: str, x:
 
 
 def _last_step(graph: Block, weights: GraphWeights, state: list[str], x: str) -> str:
-    """Return the last of the steps in `x`, which is the last `h` of a plain model."""
+    """Return the last step of `x`; in a plain model that is the last `h`, and needs no node."""
     if weights.model.is_plain:
         return state[0]
     return graph.op("Gather", x, graph.constants.add(-1), axis=0)
@@ -320,7 +330,7 @@ def _stack(graph: Block, states: Sequence[list[str]]) -> None:
     graph.op("Concat", *rows, names=["next_state"], axis=0)
 
 
-def _flat(parts: Iterable[list[Any]]) -> list[Any]:
+def _flat(parts: Iterable[list[T]]) -> list[T]:
     return list(chain.from_iterable(parts))
 
 

@@ -1,6 +1,6 @@
-"""A model's weights in the form that its ONNX graphs contain.
+"""The weights of a model in the form that its ONNX graphs contain.
 
-All matrices that a layer's state `h` is multiplied with are concatenated, so that a plain model
+The matrices that a layer's state `h` is multiplied with are concatenated, so that a plain model
 needs one product per layer and token:
 
     h @ [U | K] + [c | b]    U, c: the layer's own recurrent kernel and bias
@@ -60,7 +60,7 @@ class GraphWeights:
         return slice(sum(self.widths(index)), None)
 
     def next_norm(self, index: int) -> NormWeights | None:
-        """Return the norm of the next layer's input; None: it has none, or there is no layer."""
+        """Return the norm of the next layer's input; None if there is no norm or no next layer."""
         following = self.model.layers[index + 1 : index + 2]
         return following[0].norm if following else None
 
