@@ -1,7 +1,5 @@
 """A recurrent layer with its layer normalization, output gate, residual connection and dropout."""
 
-from typing import Any
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -21,13 +19,11 @@ _NORM = ("scale", "offset")
 class Block(keras.layers.Layer):
     """One of the `num_layers` layers of a language model.
 
-    Its windows have the layout of the execution.
-
     Args:
         config: Sizes, parts and dropout.
-        index: Which of the layers it is, from 0.
-        execution: How it is computed.
-        seed: First of the seeds, up to 10, of the initial weights and of dropout.
+        index: Position among the layers, from 0.
+        execution: Kernel and matmul dtype; they decide the layout of the windows.
+        seed: First of up to 10 consecutive seeds, of the initial weights and of dropout.
     """
 
     def __init__(self, config: ModelConfig, index: int, *, execution: Execution, seed: int):
@@ -59,7 +55,7 @@ class Block(keras.layers.Layer):
             _dropout(config, index), noise_shape=self.layout.locked_noise_shape, seed=seed + 5
         )
 
-    def build(self, *_: Any) -> None:
+    def build(self, *_: object) -> None:
         """Create the weights."""
         shape = self.layout.shape(self.input_size)
         self.recurrent.build(shape)
@@ -89,7 +85,7 @@ class Block(keras.layers.Layer):
             x: Output of the block below, a window of `input_size` features; with `embeddings`,
                 one-hot columns of `vocab_size` features.
             state: `[batch, state_size]` float32.
-            recurrent_kernel: Of this step, from `recurrent_kernel`.
+            recurrent_kernel: The kernel of this step, from the method of this name.
             embeddings: `[vocab_size, embedding_dim]`, multiplied into the kernels that read
                 one-hot columns; None: `x` contains features.
             matmul_dtype: Dtype of the fused kernel's matrix products.
@@ -126,7 +122,7 @@ class Block(keras.layers.Layer):
         )
 
     def set_layer_weights(self, weights: LayerWeights) -> None:
-        """Set the weights; shapes and parts of `weights` must be those of this block."""
+        """Set the weights; `weights` must have the shapes and parts of this block."""
         self.recurrent.set_arrays(
             input_kernel=weights.input_kernel,
             recurrent_kernel=weights.recurrent_kernel,

@@ -1,7 +1,7 @@
 """DropConnect: dropout of single entries of a weight matrix, from 16 random bits per entry.
 
 `keras.layers.Dropout` draws a float32 per entry, on one thread: 6 ms for the recurrent kernel of
-a GRU of 512 units, of a training step of about 50 ms. This takes 1.3 ms
+a GRU of 512 units, in a training step of about 50 ms. This layer takes 1.3 ms
 (docs/experiments.md#weight-drop-bits).
 """
 
@@ -28,15 +28,15 @@ class DropConnect(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def call(self, weight: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Return `weight`, in training with entries dropped.
+        """Return `weight`; in training, with random entries dropped.
 
         Args:
             weight: Float, of any statically known shape.
             training: Whether entries are dropped.
 
         Returns:
-            The shape of `weight`; each entry is 0 or divided by the fraction kept, so that its
-            expectation stays.
+            The shape of `weight`; each entry is 0 or divided by the fraction kept, which leaves
+            its expectation unchanged.
         """
         if not (training and self._dropped):
             return weight

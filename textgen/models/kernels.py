@@ -1,9 +1,9 @@
 """Choice of the recurrent kernel and of the matmul dtype, made once, with reasons.
 
 `cudnn` is NVIDIA's, `fused` is ours for CPUs (`recurrence.fused`), `reference` is a plain loop
-(`recurrence.reference`). All compute the same function of the same weights, so that a checkpoint
-can be resumed with any of them. A requested kernel or dtype that cannot run is an error that says
-what is missing; there is no silent fallback.
+(`recurrence.reference`). All compute the same function of the same weights, so any of them can
+resume a checkpoint. Requesting a kernel or dtype that cannot run is an error that says what is
+missing; there is no silent fallback.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ from textgen.errors import DeviceError
 from textgen.machine import core_count
 from textgen.models.layout import Layout
 
-# With fewer lanes per core than this, starting the shards costs more than the other cores save.
+# With fewer lanes per shard, starting the shards costs more than the other cores save.
 _MIN_LANES_PER_SHARD = 8
 _BFLOAT16_UNITS = ("amx_bf16", "avx512_bf16")
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -97,7 +97,7 @@ def gpu_names() -> list[str]:
 
 
 def cpu_flags() -> set[str]:
-    """Return the CPU's flags as Linux names them; empty where they cannot be read."""
+    """Return the words of `/proc/cpuinfo`, the CPU's flags among them; empty if it is missing."""
     try:
         return set(_CPU_INFO.read_text("utf-8").split())
     except OSError:
@@ -105,7 +105,7 @@ def cpu_flags() -> set[str]:
 
 
 def bfloat16_unit() -> str | None:
-    """Return the CPU flag of its bfloat16 unit; None if it has none or its flags are unknown."""
+    """Return the flag of the CPU's bfloat16 unit; None if it has none or its flags are unknown."""
     flags = cpu_flags()
     return next((unit for unit in _BFLOAT16_UNITS if unit in flags), None)
 
@@ -117,7 +117,7 @@ def limit_threads() -> bool:
     wait for one that computes another shard. Does nothing if a GPU is visible.
 
     Returns:
-        False if TensorFlow had already started its threads, so that the limits do not apply.
+        False if TensorFlow has already started its threads, in which case the limits do not apply.
     """
     set_already = tf.config.threading.get_intra_op_parallelism_threads() == 1
     if set_already or tf.config.list_physical_devices("GPU"):

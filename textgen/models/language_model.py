@@ -5,7 +5,7 @@ means, where windows come from, or how its weights are trained and stored.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -37,7 +37,7 @@ class LanguageModel(keras.Model):
         config: Sizes, parts and dropout.
         vocab_size: Number of token ids.
         seed: Seed of the initial weights and of dropout.
-        execution: How it is computed.
+        execution: Kernel, matmul dtype and shards.
 
     Source: for the dropouts, Merity et al. 2017, "Regularizing and Optimizing LSTM Language
     Models"; for tied weights, Press and Wolf 2017, "Using the Output Embedding to Improve
@@ -139,9 +139,10 @@ class LanguageModel(keras.Model):
             state: `[num_layers, batch, state_size]` float32.
 
         Returns:
-            The cross-entropies, `[batch, time]` nats; for each lane the mean square of the Dense
-            layer's input, and the sum of squares of its change from token to token over the same
-            number of values, `[batch, 2]`; the next state, shaped as `state`.
+            The cross-entropies, `[batch, time]` nats; the penalties of each lane, `[batch, 2]`:
+            the sums of squares of the Dense layer's input (AR) and of its changes from token to
+            token (TAR), both divided by the number of values of the input; and the next state,
+            shaped as `state`.
 
         Source: Merity et al. 2017, "Revisiting Activation Regularization for Language RNNs".
         """
@@ -177,7 +178,7 @@ class LanguageModel(keras.Model):
         Args:
             token_ids: `[batch, time]` integers.
             state: `[num_layers, batch, state_size]` float32.
-            weights: Of this step, from `step_weights`.
+            weights: The weights of this step, from `step_weights`.
             training: Whether dropout is active and products are computed in `matmul_dtype`.
 
         Returns:
@@ -203,11 +204,11 @@ class LanguageModel(keras.Model):
     def _first_inputs(
         self, token_ids: tf.Tensor, embeddings: tf.Tensor, training: bool
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """Return the first block's inputs, and the embeddings if these are one-hot columns.
+        """Return the first block's inputs, and the embeddings if the inputs are one-hot columns.
 
-        If the vocabulary is smaller than the embedding, the inputs are one-hot columns and the
-        product of embedding and kernel is the kernel: fewer operations, and both gradients are
-        matrix products instead of scattered additions.
+        If the vocabulary is no larger than the embedding, the inputs are one-hot columns, and the
+        first block multiplies the embeddings into its kernels: fewer operations, and both
+        gradients are matrix products instead of scattered additions.
         """
         dropped = training and self.config.input_dropout > 0
         small = self.vocab_size <= self.config.embedding_dim
@@ -242,8 +243,8 @@ class LanguageModel(keras.Model):
     ) -> tuple[tf.Tensor, ...]:
         """Apply `function(*batches, state)` to shards of the batch in parallel; join the results.
 
-        Lanes are independent, so that the shards are separate parts of one graph, each of which
-        runs on its own core.
+        Lanes are independent, so the shards are separate parts of one graph, and each runs on its
+        own core.
 
         Args:
             function: Returns tensors `[lanes, ...]`, and a state `[num_layers, lanes, ...]` last.
@@ -251,7 +252,7 @@ class LanguageModel(keras.Model):
             state: `[num_layers, batch, state_size]`.
 
         Returns:
-            What `function` returns, for the whole batch.
+            The tensors and the state for the whole batch.
         """
         sizes = self.execution.shard_sizes(batches[0].shape[0])
         if len(sizes) == 1:
@@ -279,10 +280,10 @@ class LanguageModel(keras.Model):
         (docs/experiments.md#dense-bias).
 
         Args:
-            counts: `[vocab_size]`, how often each token occurs; 1 is added to each.
+            counts: `[vocab_size]`, occurrences of each token; 1 is added to each.
         """
-        shares = (counts + 1) / (counts + 1).sum()
-        self.dense.bias.assign(np.log(shares).astype(np.float32))
+        frequencies = (counts + 1) / (counts + 1).sum()
+        self.dense.bias.assign(np.log(frequencies).astype(np.float32))
 
     def model_weights(self) -> ModelWeights:
         """Return a copy of the weights as NumPy arrays."""
@@ -297,7 +298,7 @@ class LanguageModel(keras.Model):
         )
 
     def set_model_weights(self, weights: ModelWeights) -> None:
-        """Set the weights; shapes and parts of `weights` must be those of this model."""
+        """Set the weights; `weights` must have the shapes and parts of this model."""
         self.embedding.set_weights([weights.embedding])
         for block, layer in zip(self.blocks, weights.layers, strict=True):
             block.set_layer_weights(layer)
@@ -309,7 +310,7 @@ class LanguageModel(keras.Model):
 
 
 class _DenseWeights(keras.layers.Layer):
-    """The weights of the Dense layer; tied to the embedding, it has a bias only."""
+    """The weights of the Dense layer: kernel and bias, or only the bias if weights are tied."""
 
     def __init__(self, vocab_size: int, *, tied: bool, seed: int):
         super().__init__(name="dense")
@@ -340,7 +341,7 @@ def _mean_squares(hidden: tf.Tensor) -> tf.Tensor:
     return tf.stack([tf.reduce_sum(x * x, axis=[1, 2]) / size for x in (hidden, changes)], axis=1)
 
 
-def _array(value: Any) -> Float32Array:
+def _array(value: keras.Variable | tf.Tensor) -> Float32Array:
     """Return a copy of a variable or tensor."""
     return np.array(value.numpy())
 
@@ -358,7 +359,7 @@ def build_language_model(
         config: Sizes, parts and dropout.
         vocab_size: Number of token ids.
         seed: Seed of the initial weights and of dropout.
-        execution: How it is computed; None: the fastest way on this machine.
+        execution: Kernel, matmul dtype and shards; None: the fastest on this machine.
 
     Returns:
         The model, built.

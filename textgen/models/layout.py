@@ -1,7 +1,7 @@
-"""The order of the axes of a window's tensors inside the model, which the kernel decides.
+"""The order of the axes of windows inside the model, which depends on the kernel.
 
-Outside the blocks every window is `[batch, time, features]`. This module is the only one that
-knows what the kernel makes of it; it does NOT know what is computed.
+Outside the blocks every window is `[batch, time, features]`. Only this module knows the order of
+each kernel; it does NOT know what is computed.
 """
 
 from dataclasses import dataclass
@@ -101,6 +101,6 @@ class Layout:
         return tuple(axis for axis in self.axes if axis != "features")
 
 
-def _permute(x: tf.Tensor, axes: tuple[Axis, ...], wanted: tuple[Axis, ...]) -> tf.Tensor:
-    """Return `x`, whose axes are `axes`, with its axes in the order `wanted`."""
-    return x if axes == wanted else tf.transpose(x, [axes.index(axis) for axis in wanted])
+def _permute(x: tf.Tensor, axes: tuple[Axis, ...], order: tuple[Axis, ...]) -> tf.Tensor:
+    """Return `x`, whose axes are `axes`, with its axes in the given order."""
+    return x if axes == order else tf.transpose(x, [axes.index(axis) for axis in order])

@@ -6,9 +6,9 @@ from textgen.models.weights import GATES
 
 # Weights, gradients, two moments of AdamW, and one temporary copy.
 _WEIGHT_COPIES = 5
-# What is saved or made for the backward pass, per token and unit of a recurrent layer.
+# Bytes saved or computed for the backward pass, per token and unit of a recurrent layer.
 _BYTES_PER_UNIT: dict[Cell, int] = {"gru": 72, "lstm": 84, "rnn": 30}
-# Logits, their gradient, and copies in the dtype of the matrix products, per token.
+# Logits, their gradient, and copies in the dtype of the matrix products, per token and id.
 _BYTES_PER_LOGIT = 16
 
 
@@ -74,6 +74,7 @@ def require_memory(
 
 def available_bytes() -> int:
     """Return the bytes of main memory that can be used without swapping."""
-    import psutil  # of the extra `train`; counting weights needs only the core
+    # Imported here because it is in the extra `train`, which counting weights does not need.
+    import psutil
 
     return int(psutil.virtual_memory().available)

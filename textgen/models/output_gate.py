@@ -3,8 +3,8 @@
     o_t = sigmoid(x_t W + h_{t-1} U + b)
     y_t = o_t * tanh(h_t)
 
-It reads inputs and states only, so it is computed after the recurrence: one product for all
-steps of a window, whichever kernel ran.
+It depends only on inputs and states, so it is computed after the recurrence, for all steps of a
+window at once, whichever kernel ran.
 """
 
 import keras
@@ -23,8 +23,8 @@ class OutputGate(keras.layers.Layer):
         seed: Seed of the initial weights.
         name: Name of the layer.
 
-    Source: Cho et al. 2014, "Learning Phrase Representations using RNN Encoder-Decoder", and
-    Hochreiter and Schmidhuber 1997, whose output gate this is.
+    Source: the output gate of Hochreiter and Schmidhuber 1997, "Long Short-Term Memory", applied
+    to the GRU of Cho et al. 2014, "Learning Phrase Representations using RNN Encoder-Decoder".
     """
 
     def __init__(self, hidden_size: int, *, layout: Layout, seed: int, name: str):

@@ -1,11 +1,10 @@
 """Matrices in 8 and 4 bits, and the quantized weights of a model.
 
-This module knows formats and shapes. It does NOT know how levels and scales are chosen, who
-multiplies with them, or where they are stored.
+This module knows formats and shapes. It does NOT know how levels and scales are chosen, how the
+matrices are multiplied, or where they are stored.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,19 +49,19 @@ class Int8Matrix:
     def dequantize(self) -> Float32Array:
         """Return the float32 matrix `[rows, columns]` that this one represents.
 
-        The readable reference of the 8-bit product; engines multiply with `values` directly.
+        The readable reference for the 8-bit product; engines multiply with `values` directly.
         """
         return self.values * self.scales
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Int4Matrix:
-    """A matrix in 4 bits with one scale per block of `block_size` neighbors in a column.
+    """A matrix in 4 bits with one scale per block of `block_size` adjacent values of a column.
 
     Attributes:
         rows: Rows of the matrix; the last block of a column is padded with zeros.
-        packed: uint8 `[columns, blocks, block_size / 2]`; of two neighbors the first is in the
-            low half of the byte.
+        packed: uint8 `[columns, blocks, block_size / 2]`, two adjacent values per byte, the first
+            in its low half.
         scales: float32 `[columns, blocks]`.
 
     Raises:
@@ -88,7 +87,7 @@ class Int4Matrix:
 
     @property
     def block_size(self) -> int:
-        """Number of neighbors that share a scale."""
+        """Number of adjacent values that share a scale."""
         return 2 * int(self.packed.shape[-1])
 
     def columns(self, which: slice) -> "Int4Matrix":
@@ -98,7 +97,7 @@ class Int4Matrix:
     def dequantize(self) -> Float32Array:
         """Return the float32 matrix `[rows, columns]` that this one represents.
 
-        The readable reference of the 4-bit product; engines multiply with `packed` directly.
+        The readable reference for the 4-bit product; engines multiply with `packed` directly.
         """
         halves = np.stack([self.packed & 15, self.packed >> 4], axis=-1)
         levels = halves.reshape(*self.scales.shape, -1).astype(np.float32) - INT4_ZERO
@@ -123,13 +122,13 @@ class QuantizationLoss:
 
     @property
     def increase(self) -> float:
-        """How much quantization costs, nats per token."""
+        """The loss added by quantization, nats per token."""
         return self.quantized - self.float32
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class QuantizedWeights:
-    """The matrices of a model's products in 8 or 4 bits; all else stays in the float32 weights.
+    """The matrices of a model's products in 8 or 4 bits; all other weights stay float32.
 
     Attributes:
         weights_format: `"int8"` or `"int4"`.
@@ -139,7 +138,8 @@ class QuantizedWeights:
         loss: Before and after quantization; None: not measured.
 
     Raises:
-        RunError: `products` is empty, or has matrices of another format or of different rows.
+        RunError: `products` is empty, or its matrices have another format or unequal numbers of
+            rows.
     """
 
     weights_format: QuantizedFormat
@@ -153,17 +153,19 @@ class QuantizedWeights:
         if len(rows) != 1 or not all(isinstance(matrix, expected) for matrix in self.products):
             found = [f"{type(matrix).__name__} {list(matrix.shape)}" for matrix in self.products]
             raise RunError(
-                f"Weights in {self.weights_format} must be {expected.__name__}s with equally many "
-                f"rows, at least 1. Received: {', '.join(found) or 'none'}."
+                f"Weights in {self.weights_format} must be at least one {expected.__name__}, all "
+                f"with the same number of rows. Received: {', '.join(found) or 'none'}."
             )
 
     @property
     def rows(self) -> int:
-        """Rows of every matrix: the hidden size of the model."""
+        """Rows of every matrix, the `hidden_size` of the model."""
         return self.products[0].shape[0]
 
 
-def _require(name: str, array: NDArray[Any], dtype: type, shape: tuple[int | None, ...]) -> None:
+def _require(
+    name: str, array: NDArray[np.generic], dtype: type[np.generic], shape: tuple[int | None, ...]
+) -> None:
     """Raise `RunError` unless an array has a dtype, a shape (None: any size) and finite values."""
     fits = array.ndim == len(shape) and all(
         size > 0 if expected is None else size == expected

@@ -1,8 +1,8 @@
 """The file of a model's quantized weights, `quantized/FORMAT.safetensors`, and its checks.
 
-Stored because quantization depends on float rounding: once made, the weights are the same bytes
-on every machine. This module knows the format, its metadata and checksums. It does NOT know how
-the weights are quantized or used.
+The weights are stored because quantizing them depends on float rounding: every machine that reads
+the file gets the same bytes. This module knows the format, its metadata and checksums. It does NOT
+know how the weights are quantized or used.
 """
 
 from collections.abc import Mapping
@@ -63,7 +63,7 @@ def serialize_quantized(quantized: QuantizedWeights) -> bytes:
 def load_quantized(
     path: Path, weights_format: QuantizedFormat, weights_sha256: str
 ) -> QuantizedWeights | None:
-    """Load the quantized weights from a file that `serialize_quantized` made.
+    """Load the quantized weights from a file with the content of `serialize_quantized`.
 
     Args:
         path: The file; it need not exist.
@@ -83,8 +83,7 @@ def load_quantized(
     metadata, tensors = read_safetensors(path, missing=missing, remedy=_REMEDY)
     require_known_schema(path, metadata.get("schema_version"), QUANTIZED_SCHEMA_VERSION)
     if metadata.get("tensors_sha256") != tensors_sha256(tensors):
-        reason = "its tensors do not have the sha256 they were saved with"
-        raise damaged_file(path, reason, _REMEDY)
+        raise damaged_file(path, "its tensors do not match their sha256", _REMEDY)
     if metadata.get("format") != weights_format:
         reason = f"its format must be {weights_format}, not {metadata.get('format')}"
         raise damaged_file(path, reason, _REMEDY)
@@ -115,7 +114,7 @@ def _to_tensors(quantized: QuantizedWeights) -> dict[str, NDArray[Any]]:
 def _from_tensors(
     tensors: Mapping[str, NDArray[Any]], weights_format: QuantizedFormat, rows: int
 ) -> tuple[QuantizedMatrix, ...]:
-    """Return the matrices whose arrays `_to_tensors` named; raises `RunError` if they differ."""
+    """Return the matrices from arrays named as by `_to_tensors`; raise `RunError` otherwise."""
     names = _ARRAYS[weights_format]
     count = len(tensors) // len(names)
     groups = [{name: f"product_{index}.{name}" for name in names} for index in range(count)]
@@ -129,7 +128,7 @@ def _from_tensors(
 
 
 def _loss(metadata: Mapping[str, str]) -> QuantizationLoss | None:
-    """Return the losses in the metadata; raises `ValueError` if they are not two numbers."""
+    """Return the losses in the metadata, if any; raise `ValueError` unless both are numbers."""
     values = [metadata.get(name) for name in ("loss_float32", "loss_quantized")]
     numbers = [float(value) for value in values if value is not None]
     if not numbers:

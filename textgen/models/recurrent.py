@@ -1,9 +1,9 @@
 """One recurrent layer with explicit state, and the three kernels that can run it.
 
-It owns Keras's layer of its cell, so that it has exactly the weights of that layer. For the
-kernel `cudnn`, a GRU or an LSTM is created with every condition of cuDNN met and with
-`use_cudnn=True`: if a condition fails, Keras raises instead of silently running another kernel.
-The kernels `fused` and `reference` read the same weights.
+It wraps Keras's layer for its cell and uses that layer's weights. For the kernel `cudnn`, a GRU
+or an LSTM meets every condition of cuDNN and is created with `use_cudnn=True`: if a condition
+fails, Keras raises instead of silently running another kernel. The kernels `fused` and
+`reference` read the same weights.
 """
 
 from typing import Any
@@ -27,15 +27,15 @@ _FORGET_GATES: dict[Cell, str] = {"gru": "update", "lstm": "forget"}
 class RecurrentLayer(keras.layers.Layer):
     """A GRU, an LSTM or a plain tanh cell over a window.
 
-    There is no cuDNN kernel in Keras for the plain cell: with `"cudnn"` it runs Keras's own
-    loop on the GPU.
+    Keras has no cuDNN kernel for the plain cell: with `"cudnn"` it runs Keras's own loop on the
+    GPU.
 
     Args:
         hidden_size: Units.
         cell: `"gru"` (`reset_after=True`), `"lstm"` or `"rnn"`.
         kernel: The implementation that runs; it decides the layout of the windows.
-        matmul_dtype: `"float16"`: cuDNN computes in it; weights stay float32. The fused kernel
-            gets its dtype with each call.
+        matmul_dtype: With `"float16"`, cuDNN computes in float16; weights stay float32. The fused
+            kernel gets its dtype with each call.
         weight_drop: Fraction of the recurrent kernel's entries dropped in a training step.
         forget_bias: Initial bias of a GRU's update gate (the input bias) or of an LSTM's forget
             gate; None: Keras's defaults, 0 and 1. The plain cell has no such gate.
@@ -66,7 +66,7 @@ class RecurrentLayer(keras.layers.Layer):
         self.stock = _stock_layer(hidden_size, cell, kernel, matmul_dtype, seed)
         self.weight_drop = DropConnect(weight_drop, seed=seed + 2)
 
-    def build(self, input_shape: tuple[int | None, ...], *_: Any) -> None:
+    def build(self, input_shape: tuple[int | None, ...], *_: object) -> None:
         """Create the weights for windows of `input_shape`, in the layout of the kernel."""
         self.stock.build((None, None, input_shape[self.layout.feature_axis]))
         self.built = True
@@ -93,8 +93,8 @@ class RecurrentLayer(keras.layers.Layer):
     def recurrent_kernel(self, training: bool = False) -> tf.Tensor:
         """Return the recurrent kernel `[hidden_size, gates * hidden_size]` of one step.
 
-        With weight drop applied in training. Drawn once per step and passed to `call`, so that
-        all shards of a batch drop the same entries.
+        In training, weight drop is applied. The kernel is drawn once per step and passed to
+        `call`, so that all shards of a batch drop the same entries.
         """
         kernel = tf.convert_to_tensor(self.stock.cell.recurrent_kernel)
         return self.weight_drop(kernel, training=training)
@@ -120,8 +120,9 @@ class RecurrentLayer(keras.layers.Layer):
                 kernels ignore it.
 
         Returns:
-            The outputs, a window of `hidden_size` features in the dtype of the fused kernel's
-            products or else in float32, and the last state, `[batch, state_size]` float32.
+            The outputs, a window of `hidden_size` features, and the last state, `[batch,
+            state_size]`. Both are float32, except that the fused kernel's outputs have the dtype
+            of its products.
         """
         recurrent = self.recurrent_kernel() if recurrent_kernel is None else recurrent_kernel
         if self.kernel == "cudnn":

@@ -18,14 +18,14 @@ from textgen.errors import RunError
 NORM_EPSILON = 1e-3
 
 _LAYER_BIAS = re.compile(r"(gru|lstm|rnn)_\d+\.bias")
-# Attributes by their names in the file, which are those of Keras.
+# Attributes by their names in the file, which are Keras's.
 _LAYER_PARTS = {"kernel": "input_kernel", "recurrent_kernel": "recurrent_kernel", "bias": "bias"}
 _OPTIONAL_PARTS = {
     "output_gate": _LAYER_PARTS,
     "norm": {"scale": "scale", "offset": "offset"},
 }
 
-# Settings of `ModelConfig` that show in the weights of a whole model.
+# Settings of `ModelConfig` that the weights of a whole model determine.
 _STRUCTURE = ("cell", "embedding_dim", "hidden_size", "num_layers", "residual", "initial_state")
 
 # Gates in the order in which a layer's matrices contain them, by cell.
@@ -226,8 +226,8 @@ class ModelWeights:
     def to_config(self) -> ModelConfig:
         """Return the configuration of a model that has these weights.
 
-        Dropout rates are 0, and `tie_weights` is off: it does not show in the weights, which
-        contain the Dense layer's kernel either way.
+        Dropout rates are 0, and `tie_weights` is off: the weights contain the Dense layer's
+        kernel either way.
         """
         return ModelConfig(
             embedding_dim=self.embedding_dim,
@@ -243,10 +243,10 @@ class ModelWeights:
         )
 
     def mismatches(self, config: ModelConfig) -> list[str]:
-        """Return where `config` describes another model than these weights.
+        """Return the settings of `config` that contradict these weights.
 
         Args:
-            config: For example the one stored in the same run directory.
+            config: For example, the one stored in the same run directory.
 
         Returns:
             One phrase per difference, such as "`hidden_size` is 512 in the configuration, 256 in
@@ -356,7 +356,7 @@ def _layer_from_tensors(tensors: Mapping[str, Float32Array], prefix: str) -> Lay
 
 
 def _freeze(owner: object, **ranks: int) -> None:
-    """Replace arrays by read-only contiguous views; raise unless float32 of these ranks."""
+    """Replace arrays with read-only contiguous views; raise unless float32 of these ranks."""
     for name, rank in ranks.items():
         array = np.asarray(getattr(owner, name))
         if array.dtype != np.float32 or array.ndim != rank or 0 in array.shape:

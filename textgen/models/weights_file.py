@@ -45,7 +45,7 @@ def serialize_weights(weights: ModelWeights, tokenizer_fingerprint: str) -> byte
 
 
 def load_weights(path: Path | str, tokenizer_fingerprint: str) -> ModelWeights:
-    """Load the weights from a file that `serialize_weights` made.
+    """Load the weights from a file with the content of `serialize_weights`.
 
     Args:
         path: The `model.safetensors` file.
@@ -55,7 +55,7 @@ def load_weights(path: Path | str, tokenizer_fingerprint: str) -> ModelWeights:
         The weights.
 
     Raises:
-        RunError: The file is missing, damaged, of a newer schema, has tensors that are not those
+        RunError: The file is missing or damaged, has a newer schema, does not contain the tensors
             of one model, contains NaN or infinity, or belongs to another tokenizer.
     """
     path = Path(path)
@@ -63,7 +63,7 @@ def load_weights(path: Path | str, tokenizer_fingerprint: str) -> ModelWeights:
     metadata, tensors = read_safetensors(path, missing=missing)
     require_known_schema(path, metadata.get("schema_version"), WEIGHTS_SCHEMA_VERSION)
     if metadata.get("tensors_sha256") != tensors_sha256(tensors):
-        raise damaged_file(path, "its tensors do not have the sha256 they were saved with")
+        raise damaged_file(path, "its tensors do not match their sha256")
     if metadata.get("tokenizer_sha256") != tokenizer_fingerprint:
         expected = metadata.get("tokenizer_sha256", "none")
         raise RunError(

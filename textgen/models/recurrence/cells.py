@@ -2,9 +2,9 @@
 
 Tensors have the features first and the batch last. A cell's pre-activations consist of pieces of
 `hidden_size` rows. The input product is added to the first `gates` pieces and the recurrent
-product to the last `gates` pieces. For an LSTM and a plain cell these are the same pieces; a
-GRU's candidate has a piece of each product, the first and the last, because its reset gate
-multiplies only the recurrent one.
+product to the last `gates` pieces. For an LSTM and a plain cell these are the same pieces. A
+GRU's candidate has two, the first for the input product and the last for the recurrent product,
+because its reset gate multiplies only the latter.
 """
 
 from collections.abc import Callable, Sequence
@@ -65,9 +65,9 @@ def _gru_step(
 ) -> tuple[States, tf.Tensor, list[tf.Tensor]]:
     """Advance one time step; see `fused` for the equations.
 
-    The saved slopes are the derivatives of the next state by the pre-activations of the
-    candidate's input part, z, r and the candidate's recurrent part. Computed here, where their
-    operands are in registers, they leave one product to the backward pass.
+    The saved slopes are the derivatives of the next state with respect to the pre-activations of
+    the candidate's input part, z, r and the candidate's recurrent part. They are computed here,
+    where their operands are in registers, which leaves one product to the backward pass.
 
     Returns:
         The next states, the output, and the saved slopes.
@@ -108,9 +108,9 @@ def _lstm_step(
 ) -> tuple[States, tf.Tensor, list[tf.Tensor]]:
     """Advance one time step; see `fused` for the equations.
 
-    Six slopes are saved: the derivatives of the next c by the pre-activations of the input gate,
-    the forget gate and the candidate; of h by that of the output gate; of h by the next c; and
-    of the next c by c.
+    Six slopes are saved: the derivatives of the next c with respect to the pre-activations of the
+    input gate, the forget gate and the candidate; of h with respect to that of the output gate;
+    of h with respect to the next c; and of the next c with respect to c.
 
     Returns:
         The next states, the output, and the saved slopes.
@@ -121,10 +121,10 @@ def _lstm_step(
     i, f, g, o = tf.split(gates, 4, axis=0)
     i, f, g, o = tf.sigmoid(i), tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o)
     next_c = f * c + i * g
-    shown = tf.tanh(next_c)
-    h = o * shown
+    squashed = tf.tanh(next_c)
+    h = o * squashed
     by_gates = [g * i * (1.0 - i), c * f * (1.0 - f), i * (1.0 - g * g), h * (1.0 - o)]
-    slopes = tf.stack([*by_gates, o * (1.0 - shown * shown), f])
+    slopes = tf.stack([*by_gates, o * (1.0 - squashed * squashed), f])
     return (h, next_c), tf.cast(h, matmul_dtype), [tf.cast(slopes, matmul_dtype)]
 
 
@@ -151,7 +151,7 @@ def _lstm_backward_step(
 def _rnn_step(
     x_gates: tf.Tensor, u_gates: tf.Tensor, biases: tf.Tensor, states: States
 ) -> tuple[States, tf.Tensor, list[tf.Tensor]]:
-    """Advance one time step; the derivative of h by its pre-activation is saved."""
+    """Advance one time step; save the derivative of h with respect to its pre-activation."""
     (state,) = states
     dtype, matmul_dtype = state.dtype, x_gates.dtype
     h = tf.tanh(tf.cast(x_gates, dtype) + tf.cast(u_gates, dtype) + biases)

@@ -9,10 +9,10 @@ five ways, each measured (docs/experiments.md#fused-kernel):
    at 32 rows), and a gate is a contiguous slice that takes no copy.
 2. The gradient of a kernel is one product for many steps (`gradient`).
 3. The derivatives of the next state by each gate are computed in the forward loop, where their
-   operands are at hand; the backward loop is left with one recurrent product per step.
+   operands are in registers; the backward loop is left with one recurrent product per step.
 4. They are saved on stacks of one tensor per step, which the backward loop pops: nothing is
-   joined and cut again, and memory is free once it has been read.
-5. The gates of a forward step are one function that XLA compiles, 25 operations otherwise
+   concatenated and split again, and memory is freed as soon as it has been read.
+5. The gates of a forward step are one function compiled by XLA instead of 25 operations
    (`cells`).
 
 The equations are those of Keras. `x_` are the pieces of `inputs[t] @ input_kernel`, `u_` those of
@@ -108,10 +108,10 @@ def _forward(
     recurrent_kernel: tf.Tensor,
     biases: tf.Tensor,
 ) -> tuple[tf.Tensor, ForwardPass]:
-    """Return the last state, `[state_size, batch]`, and what the backward pass needs.
+    """Return the last state, `[state_size, batch]`, and the values for the backward pass.
 
-    The states of the latter are the outputs from the second on, and what the recurrent products
-    read up to the last but one.
+    Among these, `states[1:]` are the outputs and `states[:-1]` the inputs of the recurrent
+    products.
     """
     time, matmul_dtype = tf.shape(x)[0], x.dtype
     input_weights = tf.transpose(tf.cast(input_kernel, matmul_dtype))

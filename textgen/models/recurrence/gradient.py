@@ -1,9 +1,9 @@
 """The backward pass of the fused kernel, from the last time step to the first.
 
 It proceeds in blocks of steps: one step at a time through the gates of a block, then one matrix
-product per block and kernel. Summed at every step, a kernel's gradient would move the whole
-kernel through memory a hundred times; stored for all steps at once, the gradients of the gates
-would be the largest tensors of training.
+product per block and kernel. Adding to a kernel's gradient at every step would move the whole
+kernel through memory a hundred times; storing the gradients of the gates for all steps would make
+them the largest tensors of training.
 """
 
 from typing import NamedTuple
@@ -13,8 +13,11 @@ import tensorflow as tf
 from textgen.models.recurrence.cells import FusedCell, States
 from textgen.models.recurrence.step_lists import flat, pop, step_list, unflat
 
-# As fast as 50 steps, and takes less memory (docs/experiments.md#fused-kernel).
+# As fast as 50 steps, in less memory (docs/experiments.md#fused-kernel).
 _BLOCK = 25
+
+_Tensors = list[tf.Tensor]
+_Arrays = list[tf.TensorArray]
 
 
 class ForwardPass(NamedTuple):
@@ -28,11 +31,11 @@ class ForwardPass(NamedTuple):
 
     x: tf.Tensor
     states: tf.Tensor
-    stacks: list[tf.Tensor]
+    stacks: _Tensors
 
 
 class Gradients(NamedTuple):
-    """The gradients of a window, in the dtype of the state but for the first.
+    """The gradients of a window; all but the first have the dtype of the state.
 
     Attributes:
         inputs: `[time, features, batch]` in the dtype of the products; None: not requested.
@@ -75,12 +78,8 @@ def backward(
     time, batch = tf.shape(x)[0], tf.shape(x)[2]
 
     def block(
-        end: tf.Tensor,
-        d_states: States,
-        d_inputs: list[tf.TensorArray],
-        sums: list[tf.Tensor],
-        stacks: list[tf.Tensor],
-    ) -> tuple[tf.Tensor, States, list[tf.TensorArray], list[tf.Tensor], list[tf.Tensor]]:
+        end: tf.Tensor, d_states: States, d_inputs: _Arrays, sums: _Tensors, stacks: _Tensors
+    ) -> tuple[tf.Tensor, States, _Arrays, _Tensors, _Tensors]:
         begin = tf.maximum(end - _BLOCK, 0)
         d_states, stacks, d_pieces = _through_gates(
             cell, begin, end, d_states, d_outputs, stacks, recurrent_kernel
@@ -91,7 +90,7 @@ def backward(
 
     d_states = tuple(tf.split(d_last, cell.states, axis=0))
     sums = _zero_sums(cell, x, recurrent_kernel, d_last.dtype)
-    # A list of none or one, so that the loop's variables have one structure either way.
+    # A list of at most one, so that the loop's variables have the same structure either way.
     d_inputs = [] if input_kernel is None else [step_list(time, x.shape[1:], x.dtype)]
     _, d_states, d_inputs, sums, _ = tf.while_loop(
         lambda end, *_: end > 0,
@@ -111,20 +110,21 @@ def backward(
 
 def _zero_sums(
     cell: FusedCell, x: tf.Tensor, recurrent_kernel: tf.Tensor, dtype: tf.DType
-) -> list[tf.Tensor]:
-    """Return zeros for the gradients of input kernel, recurrent kernel and biases as a row."""
+) -> _Tensors:
+    """Return zeros for the gradients of the input kernel, the recurrent kernel and the biases.
+
+    The biases are a row, `[1, pieces * hidden_size]`.
+    """
     size, rows = recurrent_kernel.shape
     shapes = [x.shape[1], rows], [size, rows], [1, cell.pieces * size]
     return [tf.zeros(shape, dtype) for shape in shapes]
 
 
-def _add_products(
-    sums: list[tf.Tensor], x: tf.Tensor, states: tf.Tensor, d_pieces: tf.Tensor
-) -> list[tf.Tensor]:
-    """Return the sums with the share of one block added.
+def _add_products(sums: _Tensors, x: tf.Tensor, states: tf.Tensor, d_pieces: tf.Tensor) -> _Tensors:
+    """Return the sums with the contribution of one block added.
 
     Args:
-        sums: As `_zero_sums` shapes them.
+        sums: Shaped as by `_zero_sums`.
         x: Inputs of the block, `[steps, features, batch]`.
         states: The `h` that each of its steps read, `[steps, hidden_size, batch]`.
         d_pieces: `[pieces * hidden_size, steps * batch]`.
@@ -142,14 +142,14 @@ def _add_products(
 
 
 def _write_inputs(
-    d_inputs: list[tf.TensorArray],
+    d_inputs: _Arrays,
     begin: tf.Tensor,
     end: tf.Tensor,
     input_kernel: tf.Tensor | None,
     d_pieces: tf.Tensor,
     batch: tf.Tensor,
-) -> list[tf.TensorArray]:
-    """Write the gradients of the inputs of the steps `begin` to `end`, if they are requested."""
+) -> _Arrays:
+    """Write the gradients of the inputs of steps `[begin, end)`, if they are requested."""
     if input_kernel is None:
         return d_inputs
     (steps,), rows = d_inputs, input_kernel.shape[1]
@@ -163,10 +163,10 @@ def _through_gates(
     end: tf.Tensor,
     d_states: States,
     d_outputs: tf.Tensor,
-    stacks: list[tf.Tensor],
+    stacks: _Tensors,
     recurrent_kernel: tf.Tensor,
-) -> tuple[States, list[tf.Tensor], tf.Tensor]:
-    """Compute the gradients from step `end` back to `begin`, without those of the kernels.
+) -> tuple[States, _Tensors, tf.Tensor]:
+    """Compute the gradients of steps `[begin, end)`, last step first, except for the kernels'.
 
     Returns:
         The gradients of the states before `begin`, the rest of the stacks, and the gradients of
@@ -179,8 +179,8 @@ def _through_gates(
         return tf.cast(tf.matmul(recurrent_kernel, d_pieces[-rows:]), dtype)
 
     def step(
-        t: tf.Tensor, d_states: States, d_pieces: tf.TensorArray, stacks: list[tf.Tensor]
-    ) -> tuple[tf.Tensor, States, tf.TensorArray, list[tf.Tensor]]:
+        t: tf.Tensor, d_states: States, d_pieces: tf.TensorArray, stacks: _Tensors
+    ) -> tuple[tf.Tensor, States, tf.TensorArray, _Tensors]:
         popped = [
             pop(stack, [*leading, *shape], matmul_dtype)
             for stack, leading in zip(stacks, cell.saved, strict=True)

@@ -1,4 +1,7 @@
-"""The cells as equations, one time step after another: the fused kernel and cuDNN must equal it."""
+"""The reference recurrence: each cell's equations, one time step at a time.
+
+The fused kernel and cuDNN must give the same results.
+"""
 
 from collections.abc import Callable
 
@@ -71,6 +74,6 @@ def _rnn_step(
     return tf.tanh(by_input + by_state)
 
 
-# Takes the two products, the bias and the state, all `[batch, ...]`; returns the next state.
+# Takes the products `[batch, gates * hidden_size]`, the bias and the state; returns the next state.
 _Step = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 _STEPS: dict[Cell, _Step] = {"gru": _gru_step, "lstm": _lstm_step, "rnn": _rnn_step}

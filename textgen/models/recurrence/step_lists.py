@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-# Sizes that are known when the graph is traced; None for the others.
+# Static sizes; None for those that are unknown when the graph is traced.
 Shape = Sequence[int | None]
 
 
@@ -14,7 +14,7 @@ def step_list(length: tf.Tensor, shape: Shape, dtype: tf.DType) -> tf.TensorArra
     Args:
         length: Scalar int32.
         shape: Shape of each tensor.
-        dtype: Of each tensor.
+        dtype: Dtype of each tensor.
 
     Returns:
         The list; `.stack()` gives `[length, *shape]`.
@@ -54,5 +54,5 @@ def unflat(columns: tf.Tensor, batch: tf.Tensor) -> tf.Tensor:
 
 
 def _static(shape: Shape) -> tf.Tensor:
-    """Return `shape` as the list operations take it, -1 for an unknown size."""
+    """Return `shape` as the list operations take it, with -1 for an unknown size."""
     return tf.constant([-1 if size is None else size for size in shape])
