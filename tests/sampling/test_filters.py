@@ -148,6 +148,8 @@ def test_at_a_vanishing_temperature_only_the_most_probable_token_has_probability
         (lambda row: scale_by_temperature(row, float("nan")), "temperature"),
         (lambda row: add_bias(row, np.zeros(3, np.float32)), "bias"),
         (lambda row: add_bias(row, np.full(2, -INF, np.float32)), "bias"),
+        (lambda row: add_bias(row, np.float32([0, np.nan])), "bias"),
+        (lambda row: add_bias(row, np.float32([0, INF])), "bias"),
     ],
 )
 def test_a_value_out_of_range_or_of_another_type_is_refused_in_one_line(call, name):

@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 from textgen.config import SamplingConfig, check_settings
 from textgen.config.limits import Limits
 from textgen.generation.stopping import StopReason
+from textgen.sampling.draw import OTHER_STREAMS
 
 FinishReason = Literal["length", "constraint", StopReason]
 
-# The upper half of the 64-bit indices numbers the uniforms that do not draw tokens.
-SampleIndex = Annotated[int, Limits(minimum=0, below=2**63)]
+SampleIndex = Annotated[int, Limits(minimum=0, below=OTHER_STREAMS)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ from textgen.sampling import (
     pick_greedy,
     row_uniforms,
 )
+from textgen.sampling.draw import OTHER_STREAMS
 from textgen.sampling.penalties import NO_TOKEN
 
 # Takes the newest tokens of a row and, if the row needs them, the model's logits for the last one,
@@ -36,8 +37,6 @@ OnTokens = Callable[[Sequence[int], FloatArray | None], bool]
 # Steps of the first call, so that a stream starts at once; every further call takes twice as many.
 _FIRST_CALL_STEPS = 16
 _MAX_CALL_STEPS = 512
-# Decisions other than the draw have uniforms of their own, so that they do not shift the draws.
-_OTHER_UNIFORMS = 2**63
 
 
 @dataclass(kw_only=True, eq=False)
@@ -85,7 +84,7 @@ class Row:
         self.history[window - len(latest) :] = latest
         self.max_surprise = 2.0 * (self.sampling.mirostat or 0.0)
         self.uniforms = row_uniforms(self.sampling.seed, self.sample_index)
-        self.other_uniforms = row_uniforms(self.sampling.seed, self.sample_index + _OTHER_UNIFORMS)
+        self.other_uniforms = row_uniforms(self.sampling.seed, self.sample_index + OTHER_STREAMS)
 
     def advance(self, token_id: int) -> None:
         """Record the token that was drawn."""

@@ -1,7 +1,8 @@
 """Sampling: logits to a token, as pure functions applied in one fixed order.
 
-`pipeline` has the order, `penalties`, `filters` and `mirostat` the processors, `draw` the draw.
-This package knows logits and the token ids so far. It does NOT know text, models, or engines.
+`pipeline` defines the order; `penalties`, `filters` and `mirostat` have the processors, and `draw`
+draws the token. This package knows logits and the token ids so far. It does NOT know text, models,
+or engines.
 
 Every processor takes and returns `[batch, vocab_size]`, does not modify its arguments, and treats
 a logit of -inf as a token of probability 0.

@@ -13,19 +13,22 @@ from textgen.arrays import Float64Array, FloatArray, Int32Array
 from textgen.config import require
 from textgen.sampling.checks import check_sampling
 
-# One call for 256 numbers costs about as much as one call for 1.
+# Decisions other than the draw use the stream of the sample index plus this, so that they do not
+# shift the draws.
+OTHER_STREAMS = 2**63
+# A call for 256 numbers takes about as long as a call for 1.
 _BLOCK = 256
 
 
 def row_uniforms(seed: int, sample_index: int) -> Iterator[float]:
-    """Return the uniforms that one sample of a request is drawn with, without end.
+    """Return the endless stream of uniforms that one sample of a request is drawn with.
 
     Args:
         seed: The request's seed, in `[0, 2**64)`.
         sample_index: Index of the sample within the request, in `[0, 2**64)`.
 
     Returns:
-        An iterator of float64 in `[0, 1)`; the stream depends on `seed` and `sample_index` alone.
+        An iterator of float64 in `[0, 1)` that depends on `seed` and `sample_index` alone.
 
     Raises:
         ConfigError: An argument is out of range.

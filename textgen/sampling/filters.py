@@ -1,44 +1,36 @@
-"""Bias, temperature, and the filters that keep a subset of the tokens.
+"""Bias, temperature, and filters that keep a subset of the tokens.
 
 Every function takes and returns `[batch, vocab_size]`, does not modify its arguments, and
 treats a logit of -inf as a token of probability 0.
 """
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from textgen.arrays import BoolArray, Float32Array, Float64Array, FloatArray, IntArray
 from textgen.errors import ConfigError
-from textgen.sampling.checks import check_sampling
+from textgen.sampling.checks import check_bias, check_sampling
 
 # float32 logits determine a mass to about 1e-7, so equality with `p` needs this tolerance.
 MASS_TOLERANCE = 1e-6
-# A logit of 1e6 divided by less than this would leave the range of float32.
-MIN_TEMPERATURE = 1e-30
+# A logit of 1e6 divided by less than this would exceed the range of float32.
+_MIN_TEMPERATURE = 1e-30
 
 
 def add_bias(logits: FloatArray, bias: Float32Array) -> FloatArray:
-    """Add `bias`; -inf bans a token.
+    """Add `bias` to the logits of every row.
 
     Args:
         logits: `[batch, vocab_size]` float, nats.
-        bias: `[vocab_size]`, nats.
+        bias: `[vocab_size]`, nats; -inf bans a token.
 
     Returns:
         `[batch, vocab_size]`, the dtype of `logits`.
 
     Raises:
-        ConfigError: `bias` bans every token, or has another size than the vocabulary.
+        ConfigError: `bias` has another shape, contains NaN or +inf, or bans every token.
     """
-    if bias.shape != logits.shape[-1:]:
-        raise ConfigError(
-            f"`bias` must have {logits.shape[-1]} values. Received: {bias.shape}. "
-            "Use the tokenizer that the model was trained with."
-        )
-    if np.isneginf(bias).all():
-        raise ConfigError(
-            f"`bias` must allow at least 1 token. Received: a ban of all {len(bias)}. "
-            "Ban fewer tokens."
-        )
+    check_bias(bias, logits.shape[-1])
     return logits + bias.astype(logits.dtype)
 
 
@@ -47,8 +39,7 @@ def scale_by_temperature(logits: FloatArray, temperature: float) -> FloatArray:
 
     Args:
         logits: `[batch, vocab_size]` float, nats.
-        temperature: Greater than 0. Values below 1e-30 are raised to 1e-30, at which only the
-            most probable token has any probability left.
+        temperature: Greater than 0; see `clip_temperature`.
 
     Returns:
         `[batch, vocab_size]`, the dtype of `logits`.
@@ -62,8 +53,21 @@ def scale_by_temperature(logits: FloatArray, temperature: float) -> FloatArray:
             f"`temperature` must be a number greater than 0. Received: {temperature}. "
             "Use pick_greedy for the most probable token."
         )
-    largest = float(np.finfo(logits.dtype).max)
-    return logits / min(max(temperature, MIN_TEMPERATURE), largest)
+    return logits / clip_temperature(temperature, logits.dtype)
+
+
+def clip_temperature(temperature: float, dtype: DTypeLike) -> float:
+    """Return the nearest temperature by which logits can be divided.
+
+    Args:
+        temperature: Greater than 0.
+        dtype: The float type of the logits.
+
+    Returns:
+        At least 1e-30, at which only the most probable token has any probability left; at most
+        the largest number of the dtype.
+    """
+    return min(max(temperature, _MIN_TEMPERATURE), float(np.finfo(dtype).max))
 
 
 def keep_top_k(logits: FloatArray, k: int) -> FloatArray:
@@ -74,7 +78,7 @@ def keep_top_k(logits: FloatArray, k: int) -> FloatArray:
 
     Args:
         logits: `[batch, vocab_size]` float, nats.
-        k: At least 1; the size of the vocabulary or more keeps all.
+        k: At least 1; `vocab_size` or more keeps all.
 
     Returns:
         `[batch, vocab_size]`, the dtype of `logits`.
@@ -143,14 +147,14 @@ def keep_min_p(logits: FloatArray, p: float) -> FloatArray:
         ConfigError: `p` is outside `(0, 1]`.
 
     A ratio of exactly `p` is kept, with a relative tolerance of 1e-6, the rounding of float32
-    logits. No probabilities are computed: their ratio is a difference of logits.
+    logits. No probabilities are computed: the logarithm of a ratio is a difference of logits.
 
     Source: Nguyen et al. 2024, "Turning Up the Heat: Min-p Sampling for Creative and Coherent
     LLM Outputs".
     """
     check_sampling("min_p", p)
     log_ratios = logits - logits.max(axis=-1, keepdims=True)
-    return _keep(logits, log_ratios >= np.log(p) - MASS_TOLERANCE)
+    return keep_where(logits, log_ratios >= np.log(p) - MASS_TOLERANCE)
 
 
 def keep_typical(logits: FloatArray, p: float) -> FloatArray:
@@ -188,7 +192,7 @@ def keep_typical(logits: FloatArray, p: float) -> FloatArray:
     mass_before[:, 0] = 0
     kept = np.empty(logits.shape, dtype=bool)
     np.put_along_axis(kept, order, mass_before < p * (1 - MASS_TOLERANCE), axis=-1)
-    return _keep(logits, kept)
+    return keep_where(logits, kept)
 
 
 def keep_top_n_sigma(logits: FloatArray, n: float) -> FloatArray:
@@ -207,22 +211,21 @@ def keep_top_n_sigma(logits: FloatArray, n: float) -> FloatArray:
     Raises:
         ConfigError: `n` is not a number greater than 0.
 
-    The standard deviation is that of the row's finite logits as a whole population: divided by
-    their number, not by one less. A logit on the boundary is kept, with a relative tolerance of
-    1e-6.
+    The standard deviation is the population standard deviation of the row's finite logits. A
+    logit on the boundary is kept, with a relative tolerance of 1e-6.
 
     Source: Tang et al. 2024, "Top-nσ: Not All Logits Are You Need".
     """
     check_sampling("top_n_sigma", n)
     below_top = (logits.max(axis=-1, keepdims=True) - logits).astype(np.float64)
     sigma = below_top.std(axis=-1, keepdims=True, where=np.isfinite(below_top))
-    return _keep(logits, below_top <= n * sigma * (1 + MASS_TOLERANCE))
+    return keep_where(logits, below_top <= n * sigma * (1 + MASS_TOLERANCE))
 
 
 def exclude_top_choices(
     logits: FloatArray, uniforms: Float64Array, probability: float, threshold: float
 ) -> FloatArray:
-    """Remove, at random steps, all likely tokens except the least likely of them (XTC).
+    """Remove, at random steps, all probable tokens except the least probable of them (XTC).
 
     In a row whose uniform is below `probability`, the tokens with a probability of at least
     `threshold` get a logit of -inf, except the least probable of these; ties go to the lower
@@ -230,7 +233,7 @@ def exclude_top_choices(
 
     Args:
         logits: `[batch, vocab_size]` float, nats.
-        uniforms: `[batch]` in `[0, 1)`, not shared with the draw of the token itself.
+        uniforms: `[batch]` in `[0, 1)`, other than those that draw the tokens.
         probability: Probability of changing a row, `0 < probability <= 1`.
         threshold: Probability from which a token is a top choice, `0 < threshold <= 1`; above
             0.5 there are never two, so nothing is removed.
@@ -250,7 +253,7 @@ def exclude_top_choices(
     least = np.where(top, logits, np.inf).argmin(axis=-1)
     removed = top & (uniforms < probability)[:, None]
     removed[np.arange(len(logits)), least] = False
-    return _keep(logits, ~removed)
+    return keep_where(logits, ~removed)
 
 
 def log_softmax(logits: FloatArray) -> Float64Array:
@@ -268,7 +271,8 @@ def log_softmax(logits: FloatArray) -> Float64Array:
     return log_probs
 
 
-def _keep(logits: FloatArray, kept: BoolArray) -> FloatArray:
+def keep_where(logits: FloatArray, kept: BoolArray) -> FloatArray:
+    """Set the logits outside the mask `kept` to -inf; all `[batch, vocab_size]`."""
     return np.where(kept, logits, logits.dtype.type(-np.inf))
 
 
@@ -279,4 +283,4 @@ def _keep_largest(logits: FloatArray, boundary: FloatArray, counts: IntArray) ->
         above = logits > boundary
         num_ties = counts - above.sum(axis=-1, keepdims=True)
         kept = above | (kept & ((kept & ~above).cumsum(axis=-1) <= num_ties))
-    return _keep(logits, kept)
+    return keep_where(logits, kept)

@@ -1,4 +1,4 @@
-"""Mirostat 2: a bound on surprise that moves toward a target after every token.
+"""Mirostat 2: a bound on surprise that keeps the mean surprise of the tokens near a target.
 
 The bound `mu` is the state of a row: an argument of one function and the result of the other.
 It starts at twice the target.
@@ -9,7 +9,7 @@ import numpy as np
 from textgen.arrays import Float64Array, FloatArray
 from textgen.errors import ConfigError
 from textgen.sampling.checks import check_sampling
-from textgen.sampling.filters import MASS_TOLERANCE, log_softmax
+from textgen.sampling.filters import MASS_TOLERANCE, keep_where, log_softmax
 
 
 def keep_surprise_below(logits: FloatArray, mu: Float64Array) -> FloatArray:
@@ -41,11 +41,11 @@ def keep_surprise_below(logits: FloatArray, mu: Float64Array) -> FloatArray:
         )
     kept = log_softmax(logits) >= -np.log(2) * mu[:, None] - MASS_TOLERANCE
     kept[np.arange(len(logits)), logits.argmax(axis=-1)] = True
-    return np.where(kept, logits, logits.dtype.type(-np.inf))
+    return keep_where(logits, kept)
 
 
 def next_mu(mu: Float64Array, surprise: Float64Array, tau: float, eta: float) -> Float64Array:
-    """Return the bounds for the next token: lower after a surprising one, higher after others.
+    """Return the bounds for the next token: lower after a surprise above `tau`, higher below.
 
     Args:
         mu: `[batch]` bits, the bounds that the tokens were drawn under.

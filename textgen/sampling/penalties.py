@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from textgen.arrays import Float64Array, FloatArray, Int32Array, Int64Array
 from textgen.sampling.checks import check_sampling
 
-# Fills a history before the first token.
+# Pads a history before the first token.
 NO_TOKEN = -1
-# A token whose logit is this far below the others has no probability left, and a logit this low,
-# divided by the smallest temperature, stays within float32.
+# A token whose logit is this far below the others has no probability left, and a logit this low
+# stays within float32 when it is divided by the lowest temperature.
 MAX_PENALTY = 1e6
 
 
@@ -31,7 +31,7 @@ def penalize_repetition(logits: FloatArray, history: Int32Array, penalty: float)
     Args:
         logits: `[batch, vocab_size]` float, nats.
         history: `[batch, window]` ids in `[0, vocab_size)`, or -1 for none.
-        penalty: Greater than 0; above 1 discourages, below 1 encourages. Limited to
+        penalty: Greater than 0; above 1 discourages, below 1 encourages. Clipped to
             `[1e-6, 1e6]`.
 
     Returns:
@@ -71,7 +71,7 @@ def penalize_presence(logits: FloatArray, history: Int32Array, alpha: float) -> 
     check_sampling("presence_penalty", alpha)
     rows, token_ids = _occurrences(history)
     penalized = logits.copy()
-    penalized[rows, token_ids] = logits[rows, token_ids] - _limited(alpha)
+    penalized[rows, token_ids] = logits[rows, token_ids] - _clipped(alpha)
     return penalized
 
 
@@ -95,7 +95,7 @@ def penalize_frequency(logits: FloatArray, history: Int32Array, alpha: float) ->
     rows, token_ids = _occurrences(history)
     places = rows * logits.shape[-1] + token_ids
     counts = np.bincount(places, minlength=logits.size).reshape(logits.shape)
-    return logits - _limited(alpha * counts).astype(logits.dtype)
+    return logits - _clipped(alpha * counts).astype(logits.dtype)
 
 
 def forbid_repeated_ngrams(logits: FloatArray, history: Int32Array, n: int) -> FloatArray:
@@ -108,8 +108,8 @@ def forbid_repeated_ngrams(logits: FloatArray, history: Int32Array, n: int) -> F
             forbidden in a row with fewer than `n` tokens.
 
     Returns:
-        `[batch, vocab_size]`, the dtype of `logits`. A row in which no token would be left does
-        not change.
+        `[batch, vocab_size]`, the dtype of `logits`. A row is unchanged if no token would be
+        left.
 
     Raises:
         ConfigError: `n` is less than 1.
@@ -140,9 +140,10 @@ def penalize_dry(
 ) -> FloatArray:
     """Penalize the tokens that would extend a repetition, more the longer it is (DRY).
 
-    Where the last `length` tokens of `history` also occur earlier in it, the token that followed
-    them there loses `multiplier * base ** (length - allowed_length)`, if
-    `length >= allowed_length`. If a token followed several such places, the longest counts.
+    If the last `length` tokens of `history` also occur earlier in it, and
+    `length >= allowed_length`, `multiplier * base ** (length - allowed_length)` is subtracted from
+    the logit of the token that followed them there. If a token followed several such matches, the
+    longest counts.
 
     Args:
         logits: `[batch, vocab_size]` float, nats.
@@ -150,7 +151,7 @@ def penalize_dry(
         multiplier: Penalty of the shortest match, nats, greater than 0; 0.8 in the source.
         base: Growth per token of the match, greater than 0; 1.75 in the source.
         allowed_length: Tokens of the shortest match, at least 1; 2 in the source.
-        breakers: Ids that no match extends across and that are never penalized.
+        breakers: Ids that end a match, and are never penalized themselves.
 
     Returns:
         `[batch, vocab_size]`, the dtype of `logits`.
@@ -158,7 +159,7 @@ def penalize_dry(
     Raises:
         ConfigError: `multiplier`, `base` or `allowed_length` is out of range.
 
-    A penalty is at most 1e6, so nothing overflows; in the source, at most 50 tokens match.
+    A penalty is at most 1e6, so nothing overflows; in the source, a match has at most 50 tokens.
 
     Source: p-e-w 2024, "DRY: A modern repetition penalty that reliably prevents looping",
     oobabooga/text-generation-webui, pull request 5677.
@@ -175,7 +176,7 @@ def penalize_dry(
 
 
 def _max_excess(multiplier: float, base: float, window: int) -> int:
-    """Return the number of tokens above the allowed length that still change the penalty."""
+    """Return the number of tokens above the allowed length at which the penalty stops growing."""
     if base < 1:
         return window
     if base == 1:
@@ -185,7 +186,7 @@ def _max_excess(multiplier: float, base: float, window: int) -> int:
 
 def _dry_penalties(excess: Int64Array, multiplier: float, base: float) -> Float64Array:
     log_growth = np.minimum(excess * math.log(base), _max_log_growth(multiplier))
-    return _limited(multiplier * np.exp(log_growth))
+    return _clipped(multiplier * np.exp(log_growth))
 
 
 def _max_log_growth(multiplier: float) -> float:
@@ -194,11 +195,11 @@ def _max_log_growth(multiplier: float) -> float:
 
 
 def _match_lengths(history: Int32Array, max_length: int, breakers: Sequence[int]) -> Int64Array:
-    """Return the number of tokens up to each place that equal those at the end of `history`.
+    """Return how many tokens up to each place match the end of `history`.
 
-    `[batch, window - 1]`; 0 where a breaker is next. All places grow by one token at a time and
-    drop out when they differ, so the loop runs once per token of the longest match, at most
-    `max_length` times.
+    `[batch, window - 1]`; 0 where a breaker is next. All matches grow by one token at a time, and
+    drop out at the first difference, so the loop runs once per token of the longest match, at
+    most `max_length` times.
     """
     window = history.shape[-1]
     is_breaker = np.isin(history, (NO_TOKEN, *breakers))
@@ -219,7 +220,7 @@ def _match_lengths(history: Int32Array, max_length: int, breakers: Sequence[int]
 def _extensions(
     history: Int32Array, lengths: Int64Array, allowed_length: int, shape: tuple[int, ...]
 ) -> tuple[NDArray[np.intp], Int32Array, Int64Array]:
-    """Return row and id of each token after a match, and how far the match exceeds the allowed."""
+    """Return row and id of each token after a match, and the match's length above the allowed."""
     rows, places = (lengths >= allowed_length).nonzero()
     token_ids = history[rows, places + 1]
     longest = np.zeros(shape, dtype=np.int64)
@@ -227,8 +228,8 @@ def _extensions(
     return rows, token_ids, longest[rows, token_ids] - allowed_length
 
 
-def _limited(penalties: FloatArray | float) -> Float64Array:
-    """Return penalties within the range that float32 logits allow."""
+def _clipped(penalties: FloatArray | float) -> Float64Array:
+    """Return penalties clipped to `MAX_PENALTY` in both directions."""
     return np.clip(np.asarray(penalties, np.float64), -MAX_PENALTY, MAX_PENALTY)
 
 

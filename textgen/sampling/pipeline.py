@@ -1,8 +1,9 @@
 """The fixed order in which logits are processed.
 
-Bias and bans; penalties; temperature; top-k, top-p, min-p, typical, top-nσ, XTC; mirostat. So a
-banned token never takes one of the k places, penalties act on the model's own logits, and every
-filter measures mass at the temperature of the step, among the tokens that earlier filters kept.
+Bias and bans; penalties; temperature; top-k, top-p, min-p, typical, top-nσ, XTC; mirostat. So
+bans do not reduce the number of tokens that top-k keeps, penalties act on logits before
+temperature, and every filter measures mass at the temperature of the step, among the tokens that
+earlier filters kept.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,7 +40,7 @@ class StepContext:
 
     Attributes:
         history: int32 `[batch, window]`, the latest tokens, right-aligned, -1 before the first.
-        temperature: Of this step; greater than 0 where it is read.
+        temperature: Of this step; greater than 0 if a processor reads it.
         uniforms: `[batch]` in `[0, 1)`, for decisions other than the draw itself.
         max_surprise: `[batch]`, mirostat's bound in bits.
     """
@@ -52,13 +53,13 @@ class StepContext:
 
 @dataclass(frozen=True)
 class ProcessorStep:
-    """A function with its settings; prints as `keep_top_k(40)`.
+    """A processor with its settings; prints as `keep_top_k(40)`.
 
     Attributes:
-        function: Takes logits, the values of `reads`, and `values`; returns logits.
+        function: Takes logits, the attributes in `reads`, and `values`; returns logits.
         values: Its settings.
         reads: Names of the `StepContext` attributes that it takes.
-        shown: Printed as its arguments, if not empty.
+        shown: Its arguments as printed; empty: `reads` and `values`.
     """
 
     function: Callable[..., FloatArray]
@@ -114,13 +115,13 @@ def _temperature_step(config: SamplingConfig) -> ProcessorStep:
 
 
 class _Entry(NamedTuple):
-    """A processor that is switched on by one setting.
+    """A processor that one setting switches on.
 
     Attributes:
-        setting: Switches it on, and is its first value.
-        function: Computes it.
+        setting: Name of that setting, its first argument.
+        function: The processor.
         reads: Names of the `StepContext` attributes that it takes.
-        further_settings: Its other values.
+        further_settings: Names of the settings that are its other arguments.
     """
 
     setting: str
@@ -144,7 +145,7 @@ _FILTERS = (
     _Entry("top_n_sigma", keep_top_n_sigma),
     _Entry("xtc_probability", exclude_top_choices, ("uniforms",), ("xtc_threshold",)),
 )
-# Settings that keep a subset of the tokens; at temperature 0 they change nothing.
+# Settings that keep a subset of the tokens; without effect at temperature 0.
 FILTER_SETTINGS = (*(entry.setting for entry in _FILTERS), "mirostat")
 
 

@@ -292,10 +292,10 @@ def test_a_long_text_needs_no_more_memory():
 @pytest.mark.parametrize(
     "bias", [np.full(VOCAB, -np.inf), np.full(VOCAB, np.nan), np.full(VOCAB, np.inf), np.zeros(3)]
 )
-def test_a_bias_that_leaves_nothing_to_draw_is_refused(bias):
+def test_a_bias_of_another_shape_or_without_a_finite_maximum_is_refused(bias):
     engine = OnnxEngine(make_lively_weights())
     arguments = (make_uniforms(2, 1), SamplingConfig(), bias.astype(np.float32))
-    with pytest.raises(ConfigError, match="`bias` must be"):
+    with pytest.raises(ConfigError, match="`bias` must .*Received"):
         engine.run_loop(np.zeros(1, int), engine.initial_state(1), *arguments)
 
 

@@ -26,6 +26,7 @@ from textgen.engines.onnx.sampling import LoopGraphInputs, sampling_values
 from textgen.errors import ConfigError
 from textgen.models.quantized import QuantizedWeights
 from textgen.models.weights import ModelWeights
+from textgen.sampling.checks import check_bias
 
 _LOG_ERRORS_ONLY = 3
 
@@ -200,12 +201,7 @@ def _checked_bias(bias: Float32Array | None, vocab_size: int) -> Float32Array:
     if bias is None:
         return np.zeros(vocab_size, np.float32)
     bias = np.ascontiguousarray(bias, np.float32)
-    if bias.shape != (vocab_size,) or not (bias < np.inf).all() or np.isneginf(bias).all():
-        raise ConfigError(
-            f"`bias` must be {vocab_size} numbers below infinity, at least one of them finite. "
-            f"Received: {bias.size}, {np.isfinite(bias).sum()} of them finite. "
-            "Pass one number per token, and ban fewer."
-        )
+    check_bias(bias, vocab_size)
     return bias
 
 

@@ -15,9 +15,7 @@ from onnx import numpy_helper
 from textgen.config import SamplingConfig
 from textgen.engines.onnx.blocks import DOUBLE, INT64, UINT8, Block
 from textgen.errors import ConfigError
-from textgen.sampling.filters import MASS_TOLERANCE, MIN_TEMPERATURE
-
-_MAX_TEMPERATURE = float(np.finfo(np.float32).max)
+from textgen.sampling.filters import MASS_TOLERANCE, clip_temperature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +66,7 @@ def sampling_values(sampling: SamplingConfig, vocab_size: int) -> dict[str, NDAr
         )
     if sampling.temperature == 0:
         return values
-    temperature = min(max(sampling.temperature, MIN_TEMPERATURE), _MAX_TEMPERATURE)
+    temperature = clip_temperature(sampling.temperature, np.float32)
     values["temperature"] = np.array(temperature, np.float32)
     if sampling.top_k is not None and sampling.top_k < vocab_size:
         values["top_k"] = np.array([sampling.top_k], np.int64)
