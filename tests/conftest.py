@@ -1,4 +1,4 @@
-"""What several tests share: a tiny trained run, and quiet TensorFlow."""
+"""Shared fixtures: a tiny trained run, models and a tokenizer; quiet TensorFlow."""
 
 import os
 

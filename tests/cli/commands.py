@@ -1,4 +1,4 @@
-"""What the tests of the command line share."""
+"""Shared helpers of the command-line tests."""
 
 import time
 from collections.abc import Callable
