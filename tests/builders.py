@@ -1,4 +1,4 @@
-"""Builders for several test modules: random models, quantized weights, draws, and a tokenizer."""
+"""Builders for several test modules: random models, quantized weights, draws, a tokenizer."""
 
 import codecs
 from itertools import product
@@ -15,7 +15,7 @@ PARTS = ("output_gate", "initial_state", "residual", "layer_norm")
 
 
 def all_models():
-    """Every kind of model, each as arguments of `make_weights` by its name."""
+    """Return the arguments of `make_weights` for every kind of model, by name."""
     models = {}
     for cell, num_layers in product(("gru", "lstm", "rnn"), (1, 3)):
         names = PARTS if num_layers > 1 else PARTS[:2]
@@ -27,8 +27,11 @@ def all_models():
 
 
 MODELS = all_models()
-# Tracing takes a second, so TensorFlow gets the plain ones and those with everything.
+# Tracing takes a second, so TensorFlow is tested with plain models and those with every part.
 FEW_MODELS = {name: parts for name, parts in MODELS.items() if len(name.split()) in (2, 6)}
+
+# Random changes of the logits that each draw is tried with, the unchanged logits included.
+NUM_MOVES = 9
 
 PIECES = (b"", b"a", b"b ", b"\xc3", b"\xa9", b"\xf0\x9f", b"\x98\x80", b"z\xc3", b"\n")
 
@@ -75,7 +78,7 @@ def make_weights(
 
 
 def make_lively_weights(vocab_size=23, hidden_size=48, **parts):
-    """Weights as large as trained ones: a random model that neither saturates nor is flat."""
+    """Return random weights as large as trained ones: the model is neither saturated nor flat."""
     weights = make_weights(vocab_size, 8, hidden_size, **parts)
     tensors = {
         name: array / np.float32(len(array) ** 0.5) if name.endswith("kernel") else array
@@ -86,12 +89,12 @@ def make_lively_weights(vocab_size=23, hidden_size=48, **parts):
 
 
 def assert_close(actual, expected, rtol=1e-4, atol=1e-5):
-    """Equal up to float32 rounding."""
+    """Fail unless two arrays are equal up to float32 rounding."""
     np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
 
 
 def with_exact_inputs(weights):
-    """Weights whose first input product is exact, in whatever order a machine adds it up."""
+    """Return weights whose first input product is exact, in whatever order a machine sums it."""
     tensors = weights.to_tensors()
     for name in ("embedding", f"{weights.cell}_0.kernel", f"{weights.cell}_0.bias"):
         tensors[name] = np.rint(tensors[name] * 64) / np.float32(64)
@@ -99,7 +102,7 @@ def with_exact_inputs(weights):
 
 
 def make_quantized(weights, weights_format):
-    """Quantized weights that are the same on every machine: int4 is not calibrated."""
+    """Return quantized weights that are the same on every machine: int4 is not calibrated."""
     from textgen.engines.onnx.graph_weights import layer_products
 
     quantize = {
@@ -114,7 +117,16 @@ def make_quantized(weights, weights_format):
 
 
 def run_block(block, inputs, outputs):
-    """What the nodes of an ONNX block compute: arrays by the names of its outputs' values."""
+    """Run the nodes of an ONNX block.
+
+    Args:
+        block: The nodes.
+        inputs: Arrays by the names of the inputs.
+        outputs: Names of the values to return.
+
+    Returns:
+        Their arrays, in that order.
+    """
     import onnxruntime
     from onnx import helper
 
@@ -135,7 +147,7 @@ def run_block(block, inputs, outputs):
 
 
 def draw_step_by_step(engine, token_ids, state, uniforms, sampling, bias=None):
-    """What `run_loop` must equal: an engine's steps, the processors, and `pick`."""
+    """Draw as `run_loop` must, with single steps of the engine, the processors, and `pick`."""
     drawn = []
     for step_uniforms in uniforms:
         logits, state = engine.decode_step(token_ids, state)
@@ -145,7 +157,7 @@ def draw_step_by_step(engine, token_ids, state, uniforms, sampling, bias=None):
 
 
 def draw(logits, uniforms, sampling, bias=None):
-    """One token per row, as `sampling` says."""
+    """Draw one token per row with the processors of `sampling`."""
     context = StepContext(
         history=np.full((len(logits), 1), -1, np.int32),
         temperature=sampling.temperature,
@@ -158,19 +170,19 @@ def draw(logits, uniforms, sampling, bias=None):
 
 
 def find_safe_draws(make_model, make_engine, batch, steps, sampling, bias=None, noise=1e-4):
-    """A model, a start and uniforms whose draws no float rounding can change.
+    """Return a model, a start and uniforms whose draws no float rounding can change.
 
-    Two ways to add up the same product differ by rounding, which other machines do otherwise.
-    They must still draw the same tokens where a small change of the logits does not matter.
+    Two ways to sum the same product differ by rounding, and so do two machines. They must draw
+    the same tokens nevertheless, where small changes of the logits do not change a draw.
 
     Args:
         make_model: Takes a seed and returns a model.
         make_engine: Takes a model and returns the engine that draws step by step.
-        batch: Rows, which start with the first tokens.
-        steps: Tokens of each row.
+        batch: Number of rows; row `i` starts with token `i`.
+        steps: Number of tokens to draw for each row.
         sampling: How tokens are drawn.
         bias: `[vocab_size]`, added to the logits.
-        noise: How far each logit may move, nats.
+        noise: Largest change of a logit that must not change a draw, nats.
 
     Returns:
         The model, the arguments of `run_loop` up to the uniforms, and the uniforms.
@@ -186,18 +198,19 @@ def find_safe_draws(make_model, make_engine, batch, steps, sampling, bias=None, 
 
 
 def make_safe_uniforms(engine, token_ids, state, steps, sampling, bias=None, noise=1e-4):
-    """Uniforms `[steps, batch]` as in `find_safe_draws`; None if there are none."""
+    """Return uniforms `[steps, batch]` as in `find_safe_draws`; None if there are none."""
     random = np.random.default_rng(4)
     uniforms = np.empty((steps, len(token_ids)))
     for step in range(steps):
         logits, state = engine.decode_step(token_ids, state)
-        moves = noise * random.uniform(-1, 1, (9, *logits.shape)).astype(np.float32)
+        moves = noise * random.uniform(-1, 1, (NUM_MOVES, *logits.shape)).astype(np.float32)
         moves[0] = 0
+        moved = (logits + moves).reshape(-1, logits.shape[-1])
         unsafe = np.arange(len(logits))
         for _ in range(100):
             uniforms[step, unsafe] = random.random(len(unsafe))
-            moved = (logits + moves).reshape(-1, logits.shape[-1])
-            drawn = draw(moved, np.tile(uniforms[step], 9), sampling, bias).reshape(9, -1)
+            drawn = draw(moved, np.tile(uniforms[step], NUM_MOVES), sampling, bias)
+            drawn = drawn.reshape(NUM_MOVES, -1)
             token_ids, unsafe = drawn[0], np.flatnonzero((drawn != drawn[0]).any(axis=0))
             if not len(unsafe):
                 break
@@ -207,6 +220,8 @@ def make_safe_uniforms(engine, token_ids, state, steps, sampling, bias=None, noi
 
 
 class PieceDecoder:
+    """Decodes the tokens of `PieceTokenizer`."""
+
     def __init__(self):
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
@@ -218,7 +233,7 @@ class PieceDecoder:
 
 
 class PieceTokenizer:
-    """Nine pieces, some of them parts of a character; id 0 is UNK and banned."""
+    """A tokenizer of nine pieces, some of them parts of a character; id 0 is UNK, and banned."""
 
     kind = "subword"
     vocab_size = len(PIECES)

@@ -1,4 +1,4 @@
-"""The contract of `Engine`, and the settings that a loop leaves out, none of them silently."""
+"""The contract of `Engine`, for every engine, and the settings that a loop does not support."""
 
 from dataclasses import fields, make_dataclass, replace
 
@@ -112,7 +112,7 @@ def test_rows_do_not_depend_on_their_batch(random_weights, engine_name):
         assert_close(state[:, 0], states[:, row])
 
 
-def test_a_given_state_is_never_changed(random_weights, engine_name):
+def test_an_engine_does_not_modify_the_state_that_it_receives(random_weights, engine_name):
     engine = make_engine(engine_name, random_weights(num_layers=2))
     state = engine.initial_state(3)
     assert state.shape == (2, 3, 6)
@@ -139,7 +139,7 @@ def test_every_text_starts_with_the_learned_initial_state(random_weights, name):
     assert weights.learned_initial_state.any()
 
 
-def test_a_norm_of_the_first_layers_input_is_applied_too(random_weights):
+def test_a_norm_of_the_first_layers_input_is_applied(random_weights):
     weights = random_weights(num_layers=2, layer_norm=True)
     norm = NormWeights(scale=np.float32([2, 1, -1, 0.5, 3]), offset=np.float32([1, 0, 2, 0, -1]))
     first = replace(weights.layers[0], norm=norm)
@@ -149,11 +149,11 @@ def test_a_norm_of_the_first_layers_input_is_applied_too(random_weights):
 
 
 @pytest.mark.parametrize(
-    ("name", "draws"),
+    ("name", "has_loop"),
     [("numpy", False), ("onnx", True), ("reference", False), ("tensorflow", False)],
 )
-def test_only_onnx_draws_tokens_itself(random_weights, name, draws):
-    assert isinstance(make_engine(name, random_weights()), LoopEngine) == draws
+def test_only_onnx_has_a_loop(random_weights, name, has_loop):
+    assert isinstance(make_engine(name, random_weights()), LoopEngine) == has_loop
 
 
 def test_defaults_and_applied_settings_are_supported():
@@ -170,10 +170,10 @@ def test_a_setting_is_unsupported_unless_applied_by_the_caller_or_without_effect
 
 
 @pytest.mark.parametrize("name", sorted(REFINEMENTS))
-def test_a_refinement_counts_once_any_of_its_main_settings_is_on(name):
-    for main in REFINEMENTS[name]:
-        sampling = SamplingConfig(**{name: CHANGED[name], main: CHANGED[main]})
-        assert unsupported_settings(sampling, APPLIED) == {name, main}
+def test_a_refinement_is_unsupported_if_any_setting_that_it_refines_is_on(name):
+    for refined in REFINEMENTS[name]:
+        sampling = SamplingConfig(**{name: CHANGED[name], refined: CHANGED[refined]})
+        assert unsupported_settings(sampling, APPLIED) == {name, refined}
 
 
 def test_filters_have_no_effect_at_temperature_0():

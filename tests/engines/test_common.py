@@ -1,4 +1,4 @@
-"""What the fast engines have in common: the limits of table and chunk, and the layer norm."""
+"""Code shared by the fast engines: the limits of table and chunk, and layer normalization."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from textgen.engines.reference_engine import layer_norm
 from textgen.models.weights import NormWeights
 
 
-def test_a_table_is_made_up_to_the_limit(monkeypatch):
+def test_a_table_fits_up_to_the_limit(monkeypatch):
     embedding = np.zeros((10, 4), np.float32)
     monkeypatch.setattr(common, "MAX_TABLE_FLOPS", 2 * 10 * 4 * 6)
     assert fits_table(embedding, 6)
@@ -18,7 +18,7 @@ def test_a_table_is_made_up_to_the_limit(monkeypatch):
 
 
 @pytest.mark.parametrize(("batch", "width", "steps"), [(1, 10, 12), (4, 10, 3), (7, 100, 1)])
-def test_a_chunk_has_as_many_steps_as_fit_and_at_least_one(monkeypatch, batch, width, steps):
+def test_a_chunk_has_all_steps_that_fit_and_at_least_one(monkeypatch, batch, width, steps):
     monkeypatch.setattr(common, "MAX_CHUNK_VALUES", 120)
     assert chunk_steps(batch, width) == steps
 

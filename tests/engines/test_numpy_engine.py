@@ -1,4 +1,4 @@
-"""The NumPy engine: its chunks, its table and its memory. The contract is in `test_base`."""
+"""The NumPy engine: chunks, table and memory. `test_base` tests the contract of an engine."""
 
 import tracemalloc
 

@@ -1,4 +1,4 @@
-"""Quantizing a model: calibration, the file that keeps the result, and the limit of the loss."""
+"""Quantized weights of a model: calibration, storage, and the limit on the loss."""
 
 import logging
 from dataclasses import replace
@@ -24,7 +24,7 @@ TOKENS = np.random.default_rng(7).integers(0, 9, (3, 11)).astype(np.int32)
 
 
 class Store:
-    """A folder that keeps quantized weights as a run directory does."""
+    """A folder that stores quantized weights as a run directory does."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -40,7 +40,7 @@ class Store:
 
 
 class Losses:
-    """Measures 2.0 nats for float32, and `increase` more for anything else."""
+    """Returns a loss of 2.0 nats for float32, and `increase` more for quantized weights."""
 
     def __init__(self, increase=0.001):
         self.increase, self.measured = increase, []
@@ -66,7 +66,7 @@ def same_products(first, second):
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
-def test_generated_states_are_the_same_each_time_and_of_every_layer(lively_weights, cell):
+def test_generated_states_are_those_of_every_layer_and_the_same_at_each_call(lively_weights, cell):
     engine = NumpyEngine(lively_weights(num_layers=2, cell=cell))
     states = generated_states(engine, 48)
     assert states.shape == (2, 3584, 48)
@@ -75,7 +75,7 @@ def test_generated_states_are_the_same_each_time_and_of_every_layer(lively_weigh
     assert np.abs(states).max() <= 1
 
 
-def test_int8_rounds_every_product_of_the_model(lively_weights):
+def test_int8_quantizes_every_product_of_the_model(lively_weights):
     weights = lively_weights(num_layers=2, cell="lstm")
     quantized = quantize_weights(weights, "int8")
     assert quantized.weights_sha256 == tensors_sha256(weights.to_tensors())
@@ -98,7 +98,9 @@ def test_int4_is_calibrated_with_the_states_of_each_layer(lively_weights):
 
 @pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
 @pytest.mark.parametrize(("weights_format", "tolerance"), [("int8", 0.03), ("int4", 0.2)])
-def test_quantized_logits_are_near_and_finite(lively_weights, weights_format, tolerance, cell):
+def test_quantized_logits_are_near_those_of_float32(
+    lively_weights, weights_format, tolerance, cell
+):
     weights = lively_weights(hidden_size=256, num_layers=2, cell=cell)
     engine = OnnxEngine(weights, quantize_weights(weights, weights_format))
     exact, _ = OnnxEngine(weights).forward(TOKENS, engine.initial_state(3))
@@ -118,11 +120,11 @@ def test_quantized_logits_are_near_and_finite(lively_weights, weights_format, to
         ({"output_gate": True, "layer_norm": True}, "an output gate and layer norms"),
     ],
 )
-def test_layers_that_read_more_than_states_are_refused(
+def test_models_with_more_than_plain_layers_are_refused(
     random_weights, weights_format, more, reason
 ):
     weights = random_weights(num_layers=2, cell="lstm", **more)
-    message = f"float32 for a model with {reason}, .*{weights_format}.*`weights_format=float32`"
+    message = f"model with {reason}, .*Received: {weights_format}.*`weights_format=float32`"
     with pytest.raises(ConfigError, match=message):
         quantize_weights(weights, weights_format)
     losses = Losses()
@@ -155,7 +157,7 @@ def test_stored_weights_are_used_as_they_are(weights, store):
     assert store.read_quantized("int4", stored.weights_sha256).loss == loaded.loss is not None
 
 
-def test_weights_of_another_model_are_stale_and_replaced(weights, lively_weights, store):
+def test_stored_weights_of_another_model_are_replaced(weights, lively_weights, store):
     other = lively_weights(seed=1)
     load_or_quantize(other, "int8", Losses(), store)
     quantized = load_or_quantize(weights, "int8", Losses(), store)
@@ -164,7 +166,7 @@ def test_weights_of_another_model_are_stale_and_replaced(weights, lively_weights
     assert same_products(stored, quantized)
 
 
-def test_damaged_weights_are_refused_with_a_way_out(weights, store):
+def test_damaged_weights_are_refused_with_the_advice_to_delete_them(weights, store):
     load_or_quantize(weights, "int8", Losses(), store)
     content = bytearray(store.path("int8").read_bytes())
     content[-1] ^= 1
@@ -174,7 +176,7 @@ def test_damaged_weights_are_refused_with_a_way_out(weights, store):
 
 
 @pytest.mark.parametrize("increase", [0.0051, float("nan")])
-def test_a_loss_that_grows_too_much_is_refused_each_time_and_measured_once(
+def test_an_increase_of_the_loss_above_the_limit_is_refused_each_time_and_measured_once(
     weights, store, increase
 ):
     losses = Losses(increase)
@@ -185,11 +187,11 @@ def test_a_loss_that_grows_too_much_is_refused_each_time_and_measured_once(
 
 
 @pytest.mark.parametrize("increase", [-0.1, 0.0, 0.0049])
-def test_a_loss_within_the_limit_is_accepted(weights, increase):
+def test_an_increase_of_the_loss_within_the_limit_is_accepted(weights, increase):
     assert load_or_quantize(weights, "int8", Losses(increase)).loss.increase <= 0.0049 + 1e-9
 
 
-def test_a_store_that_cannot_be_written_leaves_a_note(weights, tmp_path, caplog):
+def test_a_store_that_cannot_be_written_logs_a_warning(weights, tmp_path, caplog):
     (tmp_path / "file").write_text("not a folder")
     store = Store(tmp_path / "file")
     with caplog.at_level(logging.WARNING, logger="textgen"):
@@ -198,6 +200,6 @@ def test_a_store_that_cannot_be_written_leaves_a_note(weights, tmp_path, caplog)
     assert "int8.safetensors cannot be written" in caplog.text
 
 
-def test_without_a_store_nothing_is_kept(weights, tmp_path):
+def test_without_a_store_nothing_is_written(weights, tmp_path):
     load_or_quantize(weights, "int8", Losses())
     assert not list(tmp_path.iterdir())

@@ -19,7 +19,7 @@ TOKENS = np.random.default_rng(7).integers(0, 9, (3, 11)).astype(np.int32)
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
-def test_the_reference_equals_stacked_keras_layers(random_weights, cell):
+def test_the_engine_equals_stacked_keras_layers(random_weights, cell):
     weights = random_weights(
         num_layers=3,
         cell=cell,
@@ -56,7 +56,7 @@ def keras_norm(norm, x):
 
 
 def keras_layer(layer, inputs, state):
-    """What a layer of Keras gives with these weights: all `h`, and the last state."""
+    """Return all `h` and the last state of a Keras layer with these weights."""
     import keras
 
     kinds = {"gru": keras.layers.GRU, "lstm": keras.layers.LSTM, "rnn": keras.layers.SimpleRNN}
@@ -70,7 +70,7 @@ def keras_layer(layer, inputs, state):
     return keras.ops.convert_to_numpy(h), np.concatenate(last, axis=-1)
 
 
-def test_the_reference_step_equals_a_hand_computed_unit(random_weights):
+def test_a_step_of_the_gru_equals_a_hand_computed_unit(random_weights):
     layer = random_weights(hidden_size=1, embedding_dim=1).layers[0]
     (w_z, w_r, w_h), (u_z, u_r, u_h) = layer.input_kernel[0], layer.recurrent_kernel[0]
     (b_z, b_r, b_h), (c_z, c_r, c_h) = layer.bias

@@ -70,7 +70,7 @@ def test_only_onnx_computes_with_quantized_weights(random_weights, name):
         (512, "float32", 2, 5_000, False, "onnx"),
     ],
 )
-def test_auto_follows_the_measured_crossing_points(
+def test_auto_chooses_by_the_measured_crossing_points(
     random_weights, hidden_size, weights_format, num_streams, max_new_tokens, stepwise, name
 ):
     weights = random_weights(hidden_size=hidden_size)
@@ -113,7 +113,7 @@ def test_a_pool_makes_each_engine_once_even_for_many_threads(random_weights, mon
     assert pool.engine() is pool.engine("onnx") is pool.engine("auto")
 
 
-def test_a_pool_hands_out_engines_of_its_format(random_weights):
+def test_the_engines_of_a_pool_have_its_format(random_weights):
     weights = random_weights()
     quantized = make_quantized(weights, "int4")
     pool = EnginePool(weights, quantized, preferred="onnx")
@@ -124,7 +124,7 @@ def test_a_pool_hands_out_engines_of_its_format(random_weights):
     assert EnginePool(weights, preferred="numpy").engine() is not pool.engine()
 
 
-def test_a_pool_prints_in_one_short_line(random_weights):
+def test_a_pool_prints_without_its_arrays(random_weights):
     weights = random_weights()
     assert repr(EnginePool(weights)) == "EnginePool(float32, preferred='auto')"
     pool = EnginePool(weights, make_quantized(weights, "int4"), preferred="onnx")

@@ -1,4 +1,4 @@
-"""The TensorFlow engine: prompts in pieces. The contract is in `test_base`."""
+"""The TensorFlow engine: prompts in chunks. `test_base` tests the contract of an engine."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from textgen.engines import tensorflow_engine
 from textgen.engines.tensorflow_engine import TensorFlowEngine
 
 
-def test_prefill_in_pieces_equals_one_pass(random_weights, monkeypatch):
+def test_prefill_in_chunks_equals_one_pass(random_weights, monkeypatch):
     tokens = np.random.default_rng(7).integers(0, 9, (2, 11)).astype(np.int32)
     engine = TensorFlowEngine(random_weights(num_layers=2, cell="lstm"))
     logits, state = engine.forward(tokens, engine.initial_state(2))

@@ -1,4 +1,4 @@
-"""One step of every cell as ONNX nodes against the reference equations."""
+"""One step of every cell as ONNX nodes, against the reference equations."""
 
 import numpy as np
 import pytest

@@ -1,8 +1,8 @@
-"""The ONNX engine: its loop against step-by-step drawing, in every weights format.
+"""The ONNX engine: its loop against single steps, in every weights format.
 
-Tokens of two ways to compute are compared only for uniforms that float rounding cannot move to
-another token, and quantized weights are made once per comparison, so every CPU must agree.
-`OPENBLAS_CORETYPE=Haswell` or `=Prescott` rounds NumPy's products as other CPUs do.
+Where two computations must draw the same tokens, the uniforms are such that float rounding cannot
+change a draw, and both use the same quantized weights, so that the tests pass on every CPU.
+`OPENBLAS_CORETYPE=Haswell` or `=Prescott` makes NumPy round as other CPUs do.
 """
 
 from itertools import product
@@ -62,12 +62,12 @@ def make_engine(weights, weights_format="float32", threads=1):
 
 
 def noise_of(weights_format):
-    """How far a logit may move: in 8 bits, rounding can move a state by a whole level."""
+    """Return the rounding error of a logit: in 8 bits it can change a state by a whole level."""
     return 1e-4 if weights_format == "float32" else 1e-2
 
 
 def loop_arguments(temperature=1.0, bias=None, **filters):
-    """The last two arguments of `run_loop`."""
+    """Return the last two arguments of `run_loop`."""
     return SamplingConfig(temperature=temperature, **filters), bias
 
 
@@ -95,7 +95,9 @@ def test_forward_equals_prefill_equals_single_steps(weights_format, num_layers, 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 @pytest.mark.parametrize("num_layers", [1, 2])
 @pytest.mark.parametrize("batch", [1, 5])
-def test_one_call_draws_what_numpy_draws_step_by_step(lively_weights, settings, num_layers, batch):
+def test_one_call_draws_the_tokens_of_numpy_in_single_steps(
+    lively_weights, settings, num_layers, batch
+):
     arguments = loop_arguments(**settings)
     weights, start, uniforms = find_safe_draws(
         lambda seed: lively_weights(num_layers=num_layers, seed=seed),
@@ -114,7 +116,7 @@ def test_one_call_draws_what_numpy_draws_step_by_step(lively_weights, settings, 
 
 
 @pytest.mark.parametrize("temperature", [0.0, 2.0])
-def test_one_call_draws_what_the_reference_draws(lively_weights, parts, temperature):
+def test_one_call_draws_the_tokens_of_the_reference(lively_weights, parts, temperature):
     sampling = SamplingConfig(temperature=temperature)
     weights, start, uniforms = find_safe_draws(
         lambda seed: lively_weights(seed=seed, **parts), ReferenceEngine, 2, 30, sampling
@@ -131,7 +133,7 @@ def test_one_call_draws_what_the_reference_draws(lively_weights, parts, temperat
 @pytest.mark.parametrize("weights_format", ["int8", "int4"])
 @pytest.mark.parametrize("num_layers", [1, 2])
 @pytest.mark.parametrize("name", ["greedy", "temperature", "everything"])
-def test_a_quantized_engine_draws_what_its_own_steps_draw(
+def test_a_quantized_engine_draws_the_tokens_of_its_single_steps(
     lively_weights, weights_format, num_layers, cell, name
 ):
     arguments = loop_arguments(**SETTINGS[name])
@@ -153,7 +155,7 @@ def test_a_quantized_engine_draws_what_its_own_steps_draw(
 
 
 @pytest.mark.parametrize("weights_format", FORMATS)
-def test_rows_do_not_depend_on_their_batch_nor_tokens_on_their_calls(weights_format):
+def test_tokens_depend_neither_on_other_rows_nor_on_the_number_of_calls(weights_format):
     engine = make_engine(make_lively_weights(num_layers=2), weights_format)
     sampling = SamplingConfig(temperature=0.9, top_k=10)
     token_ids = np.arange(33) % VOCAB
@@ -171,7 +173,7 @@ def test_rows_do_not_depend_on_their_batch_nor_tokens_on_their_calls(weights_for
 
 
 @pytest.mark.parametrize("threads", [2, 3])
-def test_threads_share_the_rows_and_change_nothing(threads):
+def test_results_do_not_depend_on_the_number_of_threads(threads):
     weights = make_lively_weights(num_layers=2)
     quantized = make_quantized(weights, "int8")
     sampling = SamplingConfig(temperature=0.8, top_p=0.9)
@@ -195,10 +197,10 @@ def test_threads_share_the_rows_and_change_nothing(threads):
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("weights_format", FORMATS)
-def test_a_vocabulary_too_large_for_a_table_gives_the_same(
+def test_a_vocabulary_too_large_for_a_table_gives_the_same_results(
     lively_weights, weights_format, cell, monkeypatch
 ):
-    # Exact, since a state near the border of two 8-bit levels makes any rounding a whole level.
+    # Exact, since near the middle between two 8-bit levels any rounding error becomes a level.
     weights = with_exact_inputs(lively_weights(cell=cell, output_gate=weights_format == "float32"))
     with_table = make_engine(weights, weights_format)
     monkeypatch.setattr(common, "MAX_TABLE_FLOPS", 0)
@@ -218,7 +220,7 @@ def test_a_vocabulary_too_large_for_a_table_gives_the_same(
 
 
 def with_constant_logits(bias):
-    """Weights of a model whose logits are `bias`, whatever it reads."""
+    """Return the weights of a model whose logits are `bias`, whatever it reads."""
     weights = make_lively_weights()
     tensors = weights.to_tensors() | {
         "dense.kernel": np.zeros_like(weights.dense_kernel),
@@ -254,7 +256,7 @@ def test_the_extreme_uniforms_draw_the_first_and_the_last_possible_token():
     np.testing.assert_array_equal(drawn, np.tile([20, 4], (40, 1)))
 
 
-def test_no_uniforms_draw_nothing_and_keep_the_state():
+def test_without_uniforms_nothing_is_drawn_and_the_state_is_unchanged():
     engine = OnnxEngine(make_lively_weights())
     start = np.random.default_rng(0).uniform(-1, 1, (1, 2, 48)).astype(np.float32)
     drawn, state = engine.run_loop(np.zeros(2, int), start, np.zeros((0, 2)), SamplingConfig())
@@ -263,7 +265,7 @@ def test_no_uniforms_draw_nothing_and_keep_the_state():
     assert state is not start
 
 
-def test_sessions_are_built_once_per_kind_of_settings(monkeypatch):
+def test_a_session_is_made_once_per_set_of_graph_inputs(monkeypatch):
     built = []
     make = onnx_engine._make_session
     monkeypatch.setattr(
@@ -277,7 +279,7 @@ def test_sessions_are_built_once_per_kind_of_settings(monkeypatch):
     assert len(built) == 2
 
 
-def test_a_long_text_needs_no_more_memory():
+def test_memory_does_not_grow_with_the_text():
     engine = make_engine(make_lively_weights(), "int8")
     state, token_ids = engine.initial_state(8), np.zeros(8, np.int32)
     sampling, resident = SamplingConfig(temperature=0.8, top_k=5), []
@@ -295,7 +297,7 @@ def test_a_long_text_needs_no_more_memory():
 def test_a_bias_of_another_shape_or_without_a_finite_maximum_is_refused(bias):
     engine = OnnxEngine(make_lively_weights())
     arguments = (make_uniforms(2, 1), SamplingConfig(), bias.astype(np.float32))
-    with pytest.raises(ConfigError, match="`bias` must .*Received"):
+    with pytest.raises(ConfigError, match=r"`bias` must .*Received"):
         engine.run_loop(np.zeros(1, int), engine.initial_state(1), *arguments)
 
 
@@ -306,20 +308,20 @@ def test_a_bias_of_another_shape_or_without_a_finite_maximum_is_refused(bias):
         (SamplingConfig(temperature="auto"), "`temperature` of `run_loop` must be a number"),
     ],
 )
-def test_settings_that_the_loop_cannot_apply_are_refused(sampling, message):
+def test_settings_that_the_loop_does_not_support_are_refused(sampling, message):
     engine = OnnxEngine(make_lively_weights())
     with pytest.raises(ConfigError, match=message):
         engine.run_loop(np.zeros(1, int), engine.initial_state(1), make_uniforms(2, 1), sampling)
 
 
-def test_the_loop_names_the_settings_that_it_cannot_apply():
+def test_the_unsupported_settings_are_reported_by_name():
     engine = OnnxEngine(make_lively_weights())
     applied = SamplingConfig(temperature=0.5, top_k=4, top_p=0.5, min_p=0.1, stop=("a",))
     assert engine.unsupported(applied) == set()
     assert engine.unsupported(SamplingConfig(top_k=4, typical_p=0.5, seed=3)) == {"typical_p"}
 
 
-def test_quantized_weights_of_another_model_and_no_thread_are_refused():
+def test_quantized_weights_of_another_model_and_zero_threads_are_refused():
     other = make_quantized(make_lively_weights(vocab_size=24), "int8")
     with pytest.raises(RunError, match=r"\(48, 167\).*Received: .*\(48, 168\)"):
         OnnxEngine(make_lively_weights(), other)

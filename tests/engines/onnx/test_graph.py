@@ -65,7 +65,7 @@ def test_a_generation_graph_has_only_the_inputs_that_it_uses(random_weights, gra
     }
 
 
-def test_a_plain_layer_costs_one_product_per_token_and_another_model_two(random_weights):
+def test_a_plain_layer_has_one_product_per_token_and_other_layers_two(random_weights):
     for more, expected in (({}, 3), ({"residual": True}, 6), ({"output_gate": True}, 6)):
         weights = prepare_weights(random_weights(num_layers=3, **more))
         nodes = loop_nodes(load(generation_graph(weights, LoopGraphInputs(greedy=True))))

@@ -1,4 +1,4 @@
-"""The arrays of the ONNX graphs: products side by side, biases, and the table."""
+"""The arrays of the ONNX graphs: concatenated products, biases, and the table."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from textgen.engines.onnx.graph_weights import layer_products, prepare_weights
 from textgen.errors import RunError
 
 
-def test_a_product_is_the_layers_own_kernel_beside_the_next_input_kernel(random_weights):
+def test_a_product_is_the_layers_recurrent_kernel_beside_the_next_input_kernel(random_weights):
     weights = random_weights(num_layers=2, cell="lstm")
     first, last = layer_products(weights)
     np.testing.assert_array_equal(first[:, :24], weights.layers[0].recurrent_kernel)
@@ -18,7 +18,7 @@ def test_a_product_is_the_layers_own_kernel_beside_the_next_input_kernel(random_
     np.testing.assert_array_equal(last[:, 24:], weights.dense_kernel)
 
 
-def test_the_columns_of_a_product_are_the_layers_own_and_the_next_ones(random_weights, parts):
+def test_the_columns_of_a_product_are_divided_between_a_layer_and_the_next(random_weights, parts):
     weights = random_weights(**parts)
     prepared = prepare_weights(weights)
     for index in range(weights.num_layers):
@@ -41,7 +41,7 @@ def test_the_table_has_the_first_input_product_of_every_token(random_weights, mo
 
 
 @pytest.mark.parametrize("weights_format", ["int8", "int4"])
-def test_quantized_products_are_taken_as_they_are(random_weights, weights_format):
+def test_quantized_products_are_used_unchanged(random_weights, weights_format):
     weights = random_weights(num_layers=2)
     quantized = make_quantized(weights, weights_format)
     prepared = prepare_weights(weights, quantized)

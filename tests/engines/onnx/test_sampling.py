@@ -1,4 +1,6 @@
-"""The draw of a token as ONNX nodes against the processors and `pick` in NumPy."""
+"""The draw of a token as ONNX nodes, against the processors and `pick` in NumPy."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +23,18 @@ def draw_in_graph(logits, uniforms, sampling):
     return token_ids
 
 
+def are_safe(logits, uniforms, sampling):
+    """Return the mask of the draws that small changes of `top_p` do not change.
+
+    The mass is a sum of float32 exponentials, which CPUs round differently, by up to 1e-6.
+    """
+    if sampling.top_p is None:
+        return np.ones(len(logits), bool)
+    limits = [replace(sampling, top_p=sampling.top_p * (1 + move)) for move in (-1e-5, 1e-5)]
+    low, high = (draw(logits, uniforms, limit) for limit in limits)
+    return low == high
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -36,20 +50,22 @@ def draw_in_graph(logits, uniforms, sampling):
     ],
     ids=str,
 )
-def test_every_kind_of_graph_draws_what_numpy_draws(settings):
+def test_every_kind_of_graph_draws_the_tokens_of_numpy(settings):
     random = np.random.default_rng(0)
     # Multiples of a 64th, so that subtractions are exact and ties are common.
     logits = (np.rint(64 * random.normal(0, 2, (500, VOCAB))) / 64).astype(np.float32)
     uniforms = random.random(500)
     sampling = SamplingConfig(**{"temperature": 1.0, **settings})
     token_ids = draw_in_graph(logits, uniforms, sampling)
-    np.testing.assert_array_equal(token_ids, draw(logits, uniforms, sampling))
+    safe = are_safe(logits, uniforms, sampling)
+    assert safe.sum() >= 495
+    np.testing.assert_array_equal(token_ids[safe], draw(logits, uniforms, sampling)[safe])
     if settings != {"temperature": 0.0} and settings.get("top_p") != 1e-9:
         assert len(np.unique(token_ids)) > VOCAB / 2
 
 
 def test_draws_follow_the_probabilities():
-    # Each of 10,000 evenly spaced uniforms draws once, so that counts are probabilities.
+    # With 10,000 evenly spaced uniforms, counts are probabilities.
     probs = np.array([0.1, 0.2, 0.3, 0.4])
     logits = np.full((10_000, VOCAB), -np.inf, np.float32)
     logits[:, [3, 8, 20, 39]] = np.log(probs)
