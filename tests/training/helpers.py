@@ -1,4 +1,4 @@
-"""Tools of the training tests: a clock set by hand, interruption, small compiled models."""
+"""Helpers of the training tests: a manual clock, interruption, small compiled models."""
 
 import os
 import signal
@@ -65,7 +65,7 @@ def assert_bitwise_equal(one, other):
 
 
 def make_corpus(train=50, validation=20, characters_per_token=2):
-    """Random token ids; every token stands for `characters_per_token` ASCII characters."""
+    """Random token ids; every token represents `characters_per_token` ASCII characters."""
     draw = np.random.default_rng(0).integers
     counts = {
         "train_characters": characters_per_token * train,
@@ -112,5 +112,5 @@ def make_windows(count, *, lanes=LANES, time=4, seed=0, restart_first=True):
 
 
 def fake_model(**attributes):
-    """What a unit test of a callback needs of `keras.Model`."""
+    """A stand-in for `keras.Model` with the attributes that a callback uses."""
     return SimpleNamespace(stop_training=False, **attributes)

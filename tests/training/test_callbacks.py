@@ -1,4 +1,4 @@
-"""Callbacks: each does its one task, at the right step, by a clock that the test sets."""
+"""Callbacks: each does its one task, at the right step, with a clock that the test sets."""
 
 import json
 import math
@@ -49,7 +49,7 @@ def test_a_call_ends_at_a_validation_and_at_the_end_of_the_run():
     assert rates == [learning_rate(config, step, step / 18) for step in range(18)]
 
 
-def test_training_stops_when_the_time_is_over_and_not_before():
+def test_training_stops_when_the_time_is_up_and_not_before():
     clock = Clock()
     callback = StopAtLimit(progress(clock=clock, max_seconds=10, step=1))
     callback.set_model(model := fake_model())
@@ -94,7 +94,7 @@ def test_training_stops_after_patience_validations_without_improvement():
     assert stops == [False, False, False, False, False, True]
 
 
-def test_the_average_is_in_place_during_a_validation_only():
+def test_the_average_is_swapped_in_during_a_validation_only():
     model = make_model(ema_decay=0.5)
     callback = SwapEmaWeights()
     callback.set_model(model)
@@ -293,7 +293,7 @@ def test_callbacks_are_ordered_by_their_dependencies(tmp_path, settings, optiona
     order = [RequireFiniteLoss, SaveBestWeights, LogMetrics, StopAtLimit, SaveCheckpoints]
     assert sorted(order, key=types.index) == order
     if optional:
-        # The best weights are those of the average; the metrics follow the raw ones.
+        # The best weights are the average; the raw weights are restored before the metrics.
         swap, stop = (types.index(kind) for kind in optional)
         assert types.index(SaveBestWeights) < swap < types.index(LogMetrics)
         assert types.index(SaveBestWeights) < stop < types.index(SaveCheckpoints)

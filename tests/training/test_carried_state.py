@@ -1,4 +1,4 @@
-"""Carried state: one pass over windows is one pass over the text; penalties, resets, steps."""
+"""Carried state: windows read in order equal one pass over the text; penalties, resets, steps."""
 
 import keras
 import numpy as np
@@ -47,7 +47,7 @@ def test_validation_in_windows_is_one_pass_with_weights():
 
 
 @pytest.mark.parametrize("model_config", [ModelConfig(), LEARNED], ids=["zeros", "learned"])
-def test_a_restart_forgets_what_was_carried(model_config):
+def test_a_restart_replaces_the_carried_state_with_the_initial_one(model_config):
     model = make_model(model_config, optimizer=keras.optimizers.SGD(0.0))
     if model_config is LEARNED:
         learn_initial_state(model)
@@ -101,7 +101,7 @@ def test_random_resets_hit_lanes_with_the_given_probability():
     assert abs(resets - 0.3 * lanes * draws) < 4 * 29
 
 
-def test_a_call_takes_the_planned_steps_at_their_rates():
+def test_a_call_takes_the_planned_steps_at_their_learning_rates():
     rates = [0.5, 0.0, 0.25]
     planned = make_model(optimizer=keras.optimizers.SGD(1.0))
     planned.plan_steps(rates)

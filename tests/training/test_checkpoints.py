@@ -1,4 +1,4 @@
-"""Checkpoints: every bit of the training state survives, and nothing foreign is loaded."""
+"""Checkpoints: the training state is restored bit for bit; other files are refused."""
 
 import json
 from dataclasses import replace
@@ -8,11 +8,7 @@ import pytest
 import safetensors.numpy
 from safetensors import safe_open
 
-from tests.training.helpers import (
-    assert_bitwise_equal,
-    make_model,
-    make_windows,
-)
+from tests.training.helpers import assert_bitwise_equal, make_model, make_windows
 from textgen.config import ModelConfig
 from textgen.errors import RunError
 from textgen.storage import tensors_sha256
@@ -39,7 +35,7 @@ def read(path):
 
 
 def rewrite(path, *, rename=lambda name: name, **metadata):
-    """Replace names and metadata of a checkpoint, with a hash that fits."""
+    """Replace names and metadata of a checkpoint, with a matching hash."""
     tensors, stored = read(path)
     tensors = {rename(name): tensor for name, tensor in tensors.items()}
     stored |= {"tensors_sha256": tensors_sha256(tensors)} | metadata
@@ -60,7 +56,7 @@ def load(path, model=None, fingerprint="a tokenizer"):
     return model
 
 
-def test_what_is_loaded_and_saved_again_is_the_same_to_the_bit(path, tmp_path):
+def test_a_checkpoint_is_loaded_and_saved_again_bit_for_bit(path, tmp_path):
     again = tmp_path / "again.safetensors"
     model = load(path)
     save_checkpoint(again, model, model.progress, "a tokenizer")
@@ -86,7 +82,8 @@ def test_the_checkpoint_of_the_previous_version_is_loaded(path):
         return name.replace("learned_initial_state", "first_state")
 
     rewrite(path, rename=old_name, schema_version="2")
-    assert sum("first_state" in name for name in read(path)[0]) == 4  # with average and moments
+    # The variable, its moving average and its two moments.
+    assert sum("first_state" in name for name in read(path)[0]) == 4
     for variable, other in zip(expected, load(path).variables, strict=True):
         np.testing.assert_array_equal(variable.numpy(), other.numpy(), err_msg=variable.path)
 
@@ -101,10 +98,10 @@ def test_the_checkpoint_of_the_previous_version_is_loaded(path):
         ({"progress": json.dumps({"step": 1})}, "seconds"),
         ({"progress": "{"}, "damaged"),
         ({"progress": "[" * 100_000}, "damaged"),
-        ({"tensors_sha256": "0"}, "do not match their hash"),
+        ({"tensors_sha256": "0"}, "do not match their sha256"),
     ],
 )
-def test_metadata_that_are_not_ours_are_refused(path, changes, message):
+def test_metadata_of_another_format_is_refused(path, changes, message):
     rewrite(path, **changes)
     with pytest.raises(RunError, match=message):
         load(path)
@@ -124,14 +121,14 @@ def test_a_damaged_or_missing_file_is_refused(path):
 
 
 def test_another_tokenizer_is_refused(path):
-    with pytest.raises(RunError, match="another tokenizer"):
+    with pytest.raises(RunError, match=r"Received: a checkpoint of another tokenizer\. Restore"):
         load(path, fingerprint="another")
 
 
 def test_a_model_of_other_parts_is_refused_with_the_variables_that_differ(path):
-    with pytest.raises(RunError, match=r"Missing: none; unknown: model\.learned_initial_state, "):
+    with pytest.raises(RunError, match=r"missing none; unknown model\.learned_initial_state, "):
         load(path, make_model(ModelConfig(num_layers=2, output_gate=True), **PARTS))
-    with pytest.raises(RunError, match=r"Missing: model\.bias, .*, \d+ more; unknown: none\."):
+    with pytest.raises(RunError, match=r"missing model\.bias, .*, \d+ more; unknown none\."):
         load(path, make_model(replace(LEARNED, num_layers=3), **PARTS))
 
 
@@ -146,7 +143,7 @@ def test_a_tensor_of_another_shape_is_refused(path):
 
 
 @pytest.mark.parametrize("first, then", [("float16", "float32"), ("float32", "float16")])
-def test_only_the_scale_of_the_loss_may_be_missing(tmp_path, first, then):
+def test_only_the_loss_scale_may_be_missing_or_unknown(tmp_path, first, then):
     path = tmp_path / "latest.safetensors"
     model = trained(matmul_dtype=first)
     save_checkpoint(path, model, model.progress, "a tokenizer")

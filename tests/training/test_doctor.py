@@ -69,7 +69,7 @@ def test_settings_that_are_unavailable_here_are_diagnosed_with_the_fastest_kerne
         ({"driver": True, "cuda": True, "cudnn": True}, "CUDA_VISIBLE_DEVICES"),
     ],
 )
-def test_the_nearest_cause_is_the_reason(without_gpu, monkeypatch, found, reason):
+def test_the_first_cause_that_applies_is_the_reason(without_gpu, monkeypatch, found, reason):
     monkeypatch.setattr(kernels, "library_is_there", found.get)
     monkeypatch.setattr(tf.test, "is_built_with_cuda", lambda: True)
     assert reason in diagnose()["gpu"]["reason"]
@@ -91,7 +91,7 @@ def test_a_gpu_library_has_the_version_of_its_package(monkeypatch, is_there, ver
     assert found["driver"] == ("yes" if is_there else None)
 
 
-def test_instruction_sets_are_those_that_the_cpu_states(monkeypatch):
+def test_instruction_sets_are_those_among_the_flags_of_the_cpu(monkeypatch):
     monkeypatch.setattr(doctor, "cpu_flags", lambda: {"amx_bf16", "sse2", "avx2"})
     assert diagnose()["cpu"]["instruction_sets"] == ["avx2", "amx_bf16"]
 

@@ -1,4 +1,4 @@
-"""Progress by steps and by a clock that the test sets."""
+"""Progress by steps and by time, with a clock that the test sets."""
 
 import json
 
@@ -90,7 +90,8 @@ def test_a_resumed_run_continues_with_the_stored_steps_and_seconds():
 
 
 def test_progress_without_a_validation_survives_json():
-    stored = json.loads(json.dumps(Progress(total_steps=10, tokens_per_step=1).to_dict()))
+    progress = Progress(total_steps=10, tokens_per_step=1, clock=Clock())
+    stored = json.loads(json.dumps(progress.to_dict()))
     assert check_stored(stored)["best_loss"] == float("inf")
 
 

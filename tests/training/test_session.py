@@ -1,4 +1,4 @@
-"""Sessions: what is built from the settings, and what an interruption or a full memory leaves."""
+"""Sessions: parts built from the settings; interruption, restoring, and exhausted memory."""
 
 from dataclasses import replace
 
@@ -94,10 +94,11 @@ def test_metrics_of_steps_after_the_checkpoint_are_dropped(tmp_path):
     assert [row["step"] for row in session.run.read_metrics()] == [6, 12, 18, 20]
 
 
-def test_a_step_that_does_not_fit_in_memory_is_an_error_with_its_size(tmp_path):
+def test_a_step_that_does_not_fit_in_memory_is_an_error_that_gives_its_size(tmp_path):
     class Exhaust(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
             raise tf.errors.ResourceExhaustedError(None, None, "out of memory")
 
-    with pytest.raises(DeviceError, match=r"`batch_size` 3 and `seq_len` 4 .* 0\.0 GiB.*`hidden_s"):
+    message = r"Received: `batch_size` 3 and `seq_len` 4, .* 0\.0 GiB\. Lower .*`hidden_size`"
+    with pytest.raises(DeviceError, match=message):
         build(tmp_path).fit([Exhaust()])

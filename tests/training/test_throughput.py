@@ -1,4 +1,4 @@
-"""Measured throughput, by a clock that the test sets."""
+"""Measured throughput, with a clock that the test sets."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from textgen.training.throughput import measure_tokens_per_second
 
 
 class StepClock:
-    """A clock by which steps take given times, and nothing else takes any."""
+    """A clock on which each step takes a given time, and nothing else takes any."""
 
     def __init__(self, durations):
         self.durations = iter(durations)

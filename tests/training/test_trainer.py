@@ -1,4 +1,4 @@
-"""Training end to end: it learns, repeats, resumes to the bit, and ends at its limits."""
+"""Training end to end: learning, reproducibility, exact resuming, limits and errors."""
 
 import json
 import shutil
@@ -46,7 +46,7 @@ def test_training_starts_from_the_frequencies_of_the_training_text(
     assert run.read_metrics()[-1]["validation_loss"] == pytest.approx(expected, abs=0.05)
 
 
-def test_the_log_has_what_the_score_of_the_best_weights_says(tiny_run):
+def test_the_best_metrics_equal_the_score_of_the_saved_weights(tiny_run):
     best = min(tiny_run.read_metrics(), key=lambda row: row["validation_loss"])
     score = textgen.load(tiny_run.path).score_split("validation")
     assert score.loss == pytest.approx(best["validation_loss"], rel=1e-5)
@@ -66,9 +66,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tiny_confi
 
 @pytest.mark.parametrize("validate_every", [None, 7])
 @pytest.mark.parametrize("stops", [(11, 25), (7, 36), (35, 71)])
-def test_a_run_that_was_interrupted_resumes_to_the_bit(
-    tiny_config, text, tmp_path, validate_every, stops
-):
+def test_an_interrupted_run_resumes_bit_for_bit(tiny_config, text, tmp_path, validate_every, stops):
     config = with_training(tiny_config, validate_every=validate_every)
     whole = train(config, tmp_path / "whole", text=text)
     with pytest.raises(KeyboardInterrupt):
@@ -87,7 +85,7 @@ def test_a_run_that_was_interrupted_resumes_to_the_bit(
     assert losses[0] == losses[1]
 
 
-def test_a_run_with_every_ingredient_resumes_to_the_bit(tiny_config, text, tmp_path):
+def test_a_run_with_every_training_option_resumes_bit_for_bit(tiny_config, text, tmp_path):
     config = with_training(
         tiny_config,
         ema_decay=0.9,
@@ -162,7 +160,7 @@ def test_more_steps_per_call_change_nothing_but_the_speed(tiny_config, text, tmp
 def test_a_run_resumes_with_another_matmul_dtype(
     tiny_config, text, tmp_path, monkeypatch, first, then
 ):
-    # Only the optimizer depends on it: a model in float16 needs a GPU.
+    # Only the optimizer gets the dtype: a model in float16 needs a GPU.
     def optimizer(matmul_dtype):
         return lambda training, _: make_optimizer(training, matmul_dtype)
 
@@ -220,7 +218,7 @@ def test_best_weights_are_kept_and_patience_ends_a_run_that_gets_worse(tiny_conf
 
 
 class Tick(keras.callbacks.Callback):
-    """Lets half a second pass after each call of the step function."""
+    """Advances the clock by half a second after each call of the step function."""
 
     def __init__(self, clock):
         super().__init__()

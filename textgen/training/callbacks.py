@@ -30,7 +30,7 @@ from textgen.training.checkpoints import save_checkpoint
 from textgen.training.progress import Progress
 from textgen.training.schedule import learning_rate
 
-# Keras passes the running metrics; where a callback reads none, it may be called without them.
+# The running metrics, which Keras always passes; optional in callbacks that do not read them.
 Logs = dict[str, Any]
 
 
@@ -108,10 +108,10 @@ class StopWithoutImprovement(keras.callbacks.Callback):
 
 
 class SwapEmaWeights(keras.callbacks.Callback):
-    """Swaps the moving average of the weights in for each validation and for `SaveBestWeights`.
+    """Swaps in the moving average of the weights for each validation and for `SaveBestWeights`.
 
-    Callbacks that run after it see the raw weights again, and so does the next call of `fit`:
-    Keras replaces the raw weights by the average whenever a call of `fit` ends.
+    Callbacks that run after it see the raw weights again, and so does the next call of `fit`,
+    although Keras replaces the raw weights with the average whenever a call of `fit` ends.
     """
 
     def __init__(self) -> None:
@@ -119,7 +119,7 @@ class SwapEmaWeights(keras.callbacks.Callback):
         self._raw: list[Float32Array] = []
 
     def on_test_begin(self, logs: Logs | None = None) -> None:
-        """Swap the average in."""
+        """Swap in the average."""
         variables = self.model.language_model.trainable_variables
         self._raw = [variable.numpy() for variable in variables]
         self.model.load_ema_weights()
@@ -215,7 +215,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self._saved_at = progress.seconds
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
-        """Save if the last checkpoint is old, unless a validation follows, after which it is."""
+        """Save if a checkpoint is due, unless a validation follows, after which one is saved."""
         if self.minutes is None or _ends_epoch(self, batch):
             return
         is_due = self.progress.seconds - self._saved_at > 60 * self.minutes
@@ -248,18 +248,18 @@ class DeferInterrupt(keras.callbacks.Callback):
         self._is_requested = False
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        """Raise if Ctrl-C was pressed, unless a validation follows."""
+        """Raise `KeyboardInterrupt` if Ctrl-C was pressed, unless a validation follows."""
         if self._is_requested and not _ends_epoch(self, batch):
             raise KeyboardInterrupt
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        """Raise if Ctrl-C was pressed."""
+        """Raise `KeyboardInterrupt` if Ctrl-C was pressed."""
         if self._is_requested:
             raise KeyboardInterrupt
 
     @contextmanager
     def handling_sigint(self) -> Iterator[None]:
-        """Handle SIGINT inside the `with` block; in the main thread only."""
+        """Handle SIGINT inside the `with` block; do nothing outside the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -294,15 +294,15 @@ def training_callbacks(
 ) -> list[keras.callbacks.Callback]:
     """Return the callbacks of a run, in the order in which they depend on each other.
 
-    The best weights are chosen before metrics and checkpoint are written, so that both include
-    the choice. Whatever stops training runs before `SaveCheckpoints`, which leaves a checkpoint
-    out if a validation follows.
+    The best weights are chosen before the metrics and the checkpoint are written, so that both
+    include the choice. Callbacks that stop training run before `SaveCheckpoints`, which skips a
+    checkpoint if a validation follows.
 
     Args:
         config: Schedule, limits, averaging and checkpoint interval.
         run: The run directory that is written to.
         tokenizer: The run's tokenizer.
-        corpus: The corpus, for the sizes of its validation split.
+        corpus: The corpus; the sizes of its validation split are used.
         steps_per_epoch: Steps per pass over the corpus.
         interval: Steps between two validations.
         progress: Progress of the run.

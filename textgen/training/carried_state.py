@@ -1,8 +1,8 @@
 """A `keras.Model` that trains a language model on lanes, carrying its state between windows.
 
-The final state of a window is the initial state of the next. It is kept here in a variable, so
-that the language model itself stays free of hidden state and a checkpoint can store it. Gradients
-stop at the start of the window (truncated backpropagation through time).
+The final state of a window is the initial state of the next. It is a variable of this model, so
+that the language model itself has no hidden state and a checkpoint can store it. Gradients stop at
+the start of the window (truncated backpropagation through time).
 """
 
 import math
@@ -19,6 +19,8 @@ from textgen.training.progress import Progress
 
 # `{"token_ids", "restart"}`: `[lanes, time]` integers, and a bool `[]`.
 _Inputs = dict[str, tf.Tensor]
+# Inputs, and targets `[lanes, time]`.
+_Windows = Iterator[tuple[_Inputs, tf.Tensor]]
 # The running `loss` and `bits_per_char`, float32 `[]`.
 _Logs = dict[str, tf.Tensor]
 
@@ -29,15 +31,15 @@ class CarriedStateModel(keras.Model):
     Args:
         language_model: The model to train, available as `.language_model`.
         config: Penalties, `state_reset_probability` and seed.
-        corpus: The corpus, for the tokens per character of both splits.
+        corpus: The corpus; the tokens per character of both splits are used.
         batch_size: Lanes of the training split.
         validation_lanes: Lanes of the validation split.
         progress: Progress of the run, available to callbacks as `.progress`.
 
     `fit` takes batches of `({"token_ids", "restart"}, targets)`; `evaluate` takes weights of the
-    targets as a third part. `restart` resets the state to the initial state. Each call of the
-    step function of `fit` takes the steps that `plan_steps` announced, at most
-    `steps_per_execution`, which saves Python overhead (docs/experiments.md#steps-per-call).
+    targets as a third element. `restart` resets the state to the initial state. Each call of the
+    step function of `fit` takes the steps set by `plan_steps`, at most `steps_per_execution`,
+    which saves Python overhead (docs/experiments.md#steps-per-call).
     """
 
     def __init__(
@@ -81,23 +83,23 @@ class CarriedStateModel(keras.Model):
         return logits, next_state
 
     def plan_steps(self, learning_rates: Sequence[float]) -> None:
-        """Set the learning rates of the steps that the next call of the step function takes."""
+        """Set the steps that the next call of the step function takes, by their learning rates."""
         self._rates.assign(learning_rates)
 
     def load_ema_weights(self) -> None:
-        """Replace the weights by their moving average, if the optimizer has one."""
+        """Replace the weights with their moving average, if the optimizer has one."""
         optimizer: Any = getattr(self.optimizer, "inner_optimizer", self.optimizer)
         optimizer.finalize_variable_values(self.language_model.trainable_variables)
 
-    def make_train_function(self, force: bool = False) -> Any:
-        """Compile the step function, which `fit` calls with the iterator of its windows."""
+    def make_train_function(self, force: bool = False) -> tf.types.experimental.PolymorphicFunction:
+        """Return the compiled step function, which `fit` calls with the iterator of its windows."""
         if force or getattr(self, "train_function", None) is None:
             self.train_function = tf.function(
                 self._take_steps, autograph=False, reduce_retracing=True
             )
         return self.train_function
 
-    def _take_steps(self, windows: Iterator[tuple[_Inputs, tf.Tensor]]) -> _Logs:
+    def _take_steps(self, windows: _Windows) -> _Logs:
         rates = tf.convert_to_tensor(self._rates)
 
         def step(number: tf.Tensor) -> tf.Tensor:

@@ -80,9 +80,9 @@ def load_checkpoint(
     """Load the training state at `path` into `model` and `progress`.
 
     Args:
-        path: What `save_checkpoint` wrote, in this version or the previous one.
-        model: A compiled model of the same shape, whose optimizer is built.
-        progress: Is set to the stored progress.
+        path: A file written by `save_checkpoint`, of this schema or the previous one.
+        model: A compiled model of the same sizes and parts, whose optimizer is built.
+        progress: Updated in place.
         tokenizer_fingerprint: Fingerprint of the run's tokenizer.
 
     Raises:
@@ -91,8 +91,8 @@ def load_checkpoint(
     stored = _read(path)
     if stored.tokenizer_fingerprint != tokenizer_fingerprint:
         raise RunError(
-            f"{path} belongs to another tokenizer. Restore tokenizer/ and the checkpoint from "
-            "the same copy."
+            f"{path} must belong to the tokenizer of the run. Received: a checkpoint of another "
+            "tokenizer. Restore tokenizer/ and the checkpoint from the same copy."
         )
     tensors, variables = stored.tensors, _named_variables(model)
     _require_same_names(path, variables, tensors)
@@ -110,7 +110,7 @@ def load_checkpoint(
 
 
 def _read(path: Path) -> _Checkpoint:
-    """Return what a file contains, under present names."""
+    """Return the content of a file, its tensors under the names of this schema."""
     missing = f"{path} is missing: there is nothing to resume. Start over with `overwrite`."
     metadata, tensors = read_safetensors(path, missing=missing, remedy=_REMEDY)
     version = require_known_schema(path, metadata.get("schema_version"), SCHEMA_VERSION)
@@ -124,9 +124,9 @@ def _read(path: Path) -> _Checkpoint:
         progress = check_stored(json.loads(metadata["progress"]))
         digest, fingerprint = metadata["tensors_sha256"], metadata["tokenizer_sha256"]
     except (KeyError, ValueError, RecursionError) as error:
-        raise damaged_file(path, f"its metadata are incomplete: {error}", _REMEDY) from error
+        raise damaged_file(path, f"its metadata is incomplete: {error}", _REMEDY) from error
     if digest != tensors_sha256(tensors):
-        raise damaged_file(path, "its tensors do not match their hash", _REMEDY)
+        raise damaged_file(path, "its tensors do not match their sha256", _REMEDY)
     return _Checkpoint(_renamed(tensors) if version < 3 else tensors, progress, fingerprint)
 
 
@@ -138,18 +138,18 @@ def _renamed(tensors: _Tensors) -> _Tensors:
 
 
 def _require_same_names(path: Path, expected: Iterable[str], received: Iterable[str]) -> None:
-    """Raise unless a checkpoint has the variables of the model, the loss scale aside."""
-    wanted, found = (
+    """Raise unless a checkpoint has the variables of the model, ignoring the loss scale."""
+    required, found = (
         {name for name in names if not name.startswith(_LOSS_SCALE)}
         for names in (expected, received)
     )
-    if wanted == found:
+    if required == found:
         return
-    missing = Counter(map(_without_number, wanted)) - Counter(map(_without_number, found))
-    unknown = Counter(map(_without_number, found)) - Counter(map(_without_number, wanted))
+    missing = Counter(map(_without_number, required)) - Counter(map(_without_number, found))
+    unknown = Counter(map(_without_number, found)) - Counter(map(_without_number, required))
     raise RunError(
-        f"{path} must have the variables of the run's model. Missing: {_shown(missing)}; "
-        f"unknown: {_shown(unknown)}. Restore config.json and the checkpoint from the same copy, "
+        f"{path} must have the variables of the run's model. Received: missing {_shown(missing)}; "
+        f"unknown {_shown(unknown)}. Restore config.json and the checkpoint from the same copy, "
         "or start over with `overwrite`."
     )
 

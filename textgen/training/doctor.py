@@ -24,6 +24,9 @@ from textgen.models.kernels import (
 from textgen.training.throughput import measure_tokens_per_second
 from textgen.version import installed_version, required_version
 
+# About the alphabet of an English text: tinyshakespeare has 65 characters.
+DEFAULT_VOCAB_SIZE = 66
+
 _PACKAGES = ("tensorflow", "keras")
 _GPU_PACKAGES = {"cuda": "nvidia-cuda-runtime-cu12", "cudnn": "nvidia-cudnn-cu12"}
 _GPU_DEVICES = (Path("/proc/driver/nvidia/gpus"), Path("/dev/nvidia0"))
@@ -40,7 +43,10 @@ _INSTRUCTION_SETS = (
 
 
 def diagnose(
-    config: RunConfig | None = None, vocab_size: int = 66, *, measure: bool = False
+    config: RunConfig | None = None,
+    vocab_size: int = DEFAULT_VOCAB_SIZE,
+    *,
+    measure: bool = False,
 ) -> dict[str, Any]:
     """Report what training would use on this machine.
 
@@ -99,7 +105,7 @@ def _instruction_sets() -> list[str]:
 
 
 def _layers(config: RunConfig) -> list[dict[str, str | None]]:
-    """Return the kernel of each recurrent layer, and why a faster one is not used."""
+    """Return the kernel of each recurrent layer, and why no faster one is used."""
     training, cell = config.training, config.model.cell
     fastest = choose_execution(cell=cell)
     reasons = []
@@ -107,7 +113,7 @@ def _layers(config: RunConfig) -> list[dict[str, str | None]]:
         execution = choose_execution(training.kernel, training.matmul_dtype, cell)
     except DeviceError as error:
         execution = fastest
-        reasons.append(f"the settings are unavailable on this machine: {error}")
+        reasons.append(f"the requested settings are unavailable on this machine: {error}")
     reasons += _reasons(execution, fastest, training)
     return [
         {
@@ -123,7 +129,7 @@ def _layers(config: RunConfig) -> list[dict[str, str | None]]:
 
 
 def _reasons(execution: Execution, fastest: Execution, training: TrainingConfig) -> list[str]:
-    """Return the reasons why a kernel is slower than the fastest, and that slower than cuDNN."""
+    """Return why the kernel is not the fastest one available, and why that one is not cuDNN."""
     reasons = []
     if execution.kernel != fastest.kernel:
         reasons.append(f"`kernel={training.kernel}` was requested")

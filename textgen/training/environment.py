@@ -17,7 +17,7 @@ def describe_environment(execution: Execution, seed: int) -> dict[str, Any]:
     """Describe this machine and its software.
 
     Args:
-        execution: Kernel and dtype of the matrix products, with the reasons.
+        execution: Kernel and matmul dtype, with the reasons for them.
         seed: The run's seed.
 
     Returns:

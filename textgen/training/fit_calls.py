@@ -1,4 +1,4 @@
-"""Division of a run into calls of `keras.Model.fit`, and of those into calls of its step function.
+"""The division of a run into calls of `keras.Model.fit`, and of these into step function calls.
 
 For Keras an epoch is the steps between two validations, and all epochs of one call of `fit` have
 the same number of steps. This module does NOT know models or data.
@@ -41,9 +41,9 @@ class FitCall:
 def plan_fit_calls(first_step: int, total_steps: int, interval: int) -> Iterator[FitCall]:
     """Divide the rest of a run into calls of `fit`, with validations at multiples of `interval`.
 
-    A new run is one call. A run that is resumed between two validations is preceded by a shorter
+    A new run is one call. A run that is resumed between two validations begins with a shorter
     call, up to the next validation. The last epoch may extend past the end of the run: training
-    is then stopped inside it.
+    then stops inside it.
 
     Args:
         first_step: Steps already taken.
@@ -65,7 +65,7 @@ def plan_fit_calls(first_step: int, total_steps: int, interval: int) -> Iterator
 
 
 def max_steps_per_execution(model: ModelConfig, plan: LanePlan, execution: Execution) -> int:
-    """Return how many steps one call of the compiled step function takes at most.
+    """Return the maximum number of steps that one call of the compiled step function takes.
 
     Args:
         model: Sizes of the model.

@@ -14,9 +14,9 @@ _WITHOUT_DECAY = ["bias", "embeddings", "gamma", "beta", "learned_initial_state"
 class AveragingAdamW(keras.optimizers.AdamW):
     """AdamW with an exponential moving average of the weights whose decay starts low.
 
-    After `n` steps the decay is `min(ema_momentum, (1 + n) / (10 + n))`. With a constant decay
-    the average would stay near the initial weights for hundreds of steps, and so would the
-    validations and samples that use it. Otherwise as `keras.optimizers.AdamW`.
+    After `n` steps the decay is `min(ema_momentum, (1 + n) / (10 + n))`. With a constant decay,
+    the average would stay near the initial weights for hundreds of steps, in which validations and
+    samples use it. All else is as in `keras.optimizers.AdamW`.
 
     Source: for the decay, `tf.train.ExponentialMovingAverage`.
     """

@@ -21,7 +21,7 @@ class Progress:
         step: Optimizer steps taken.
         best_loss: Lowest validation loss so far, nats per token.
         best_step: The step at which it was measured.
-        validations_since_best: Validations since then.
+        validations_since_best: Validations since then without improvement.
         seconds_before: Training time before the run was last resumed.
         starting_seconds: Time until the first step was complete. It counts toward the limit and
             not as progress: otherwise tracing would use up the warmup.
@@ -85,22 +85,22 @@ class Progress:
         return False
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what is needed to resume, as plain values."""
+        """Return the values that resuming needs, ready for JSON."""
         return {**{name: getattr(self, name) for name in _STORED}, "seconds": self.seconds}
 
     def restore(self, values: dict[str, Any]) -> None:
-        """Load what `to_dict` returned; the clock continues from the stored seconds."""
+        """Load the values that `to_dict` returned; time continues from the stored seconds."""
         for name in _STORED:
             setattr(self, name, values.get(name, getattr(self, name)))
         self.seconds_before = values["seconds"]
         self._started = self.clock()
 
 
-def check_stored(values: Any) -> dict[str, Any]:
-    """Return `values` if they are what `Progress.to_dict` returns.
+def check_stored(values: object) -> dict[str, Any]:
+    """Return stored values after checking that `Progress.restore` can load them.
 
     Args:
-        values: Plain values from a file.
+        values: Parsed JSON from a file.
 
     Returns:
         The same values.

@@ -1,7 +1,7 @@
-"""A training session: a compiled model and its data, fitted until a limit or an interruption.
+"""A training session: a compiled model and its data, trained until a limit or an interruption.
 
-`build_session` does the work; a `Session` has what it is given. This module does NOT know the
-source of the text, or how progress is shown: callbacks do that.
+`build_session` builds and compiles the parts, which a `Session` puts together. This module does
+NOT know the source of the text, or how progress is shown: callbacks show it.
 """
 
 import time
@@ -38,8 +38,8 @@ class Session:
         config: All settings.
         tokenizer: The run's tokenizer.
         corpus: Both splits as token ids.
-        plan: What each step reads.
-        execution: Kernel and dtype of the matrix products.
+        plan: The tokens that each step reads.
+        execution: Kernel and matmul dtype.
         model: The compiled model; its optimizer is built.
         validation: The windows of the validation split.
         progress: Progress of the run, shared with the callbacks.
@@ -111,7 +111,7 @@ class Session:
 
     def _fit(self, call: FitCall, callbacks: list[keras.callbacks.Callback]) -> None:
         first_step = self.progress.step
-        # Keras restarts a data set that is shorter than the steps it counts.
+        # Keras restarts a data set that has fewer elements than the steps it counts.
         last_step = first_step + call.counted_steps(self.model.steps_per_execution)
         self.model.fit(
             training_dataset(self.corpus.train, self.plan, first_step, last_step),
@@ -129,13 +129,13 @@ class Session:
             self.config.model, self.tokenizer.vocab_size, self.progress.tokens_per_step
         )
         return DeviceError(
-            f"A training step must fit in memory: with `batch_size` {self.plan.batch_size} and "
-            f"`seq_len` {self.plan.seq_len} it takes about {size / 2**30:.1f} GiB. "
+            f"A training step must fit in memory. Received: `batch_size` {self.plan.batch_size} "
+            f"and `seq_len` {self.plan.seq_len}, which need about {size / 2**30:.1f} GiB. "
             "Lower `batch_size`, `seq_len` or `hidden_size`."
         )
 
     def _save_incomplete(self) -> None:
-        """Save a checkpoint, and the weights if no validation has saved any yet."""
+        """Save a checkpoint, and the weights unless a validation has already saved some."""
         fingerprint = self.tokenizer.fingerprint()
         save_checkpoint(self.run.checkpoint_path, self.model, self.progress, fingerprint)
         if not self.run.weights_path.exists():
@@ -161,8 +161,8 @@ def build_session(
         config: All settings.
         tokenizer: The run's tokenizer.
         corpus: Both splits as token ids.
-        plan: What each step reads.
-        execution: Kernel and dtype of the matrix products.
+        plan: The tokens that each step reads.
+        execution: Kernel and matmul dtype.
         clock: Returns monotonic seconds.
 
     Returns:

@@ -1,7 +1,7 @@
 """Settings for a corpus, a time limit and a machine: the rule of the preset `auto`.
 
-The rule follows trainings on three texts; `python -m benchmarks.sizing` compares it with presets
-made by hand (docs/experiments.md#auto-preset).
+The rule was derived from training runs on three texts; `python -m benchmarks.sizing` compares it
+with presets tuned by hand (docs/experiments.md#auto-preset).
 """
 
 import logging
@@ -13,7 +13,7 @@ from textgen.corpora import split_text
 from textgen.models.kernels import choose_execution, limit_threads
 from textgen.training import throughput
 
-# The model whose throughput is the measure of the machine.
+# The model whose throughput represents the speed of the machine.
 REFERENCE = RunConfig(model=ModelConfig(hidden_size=512, dropout=0.3))
 DEFAULT_MINUTES = 3.0
 # The training settings that the rule chooses; all others stay as received.
@@ -29,16 +29,17 @@ CHOSEN_SETTINGS = (
 )
 
 _CHARACTERS_PER_SUBWORD = 3.0
-# 512 units were the best size for a training on this many tokens: 82 seconds on two cores.
+# 512 units were the best size for training on this many tokens: 82 seconds on two cores.
 _TOKENS_FOR_512_UNITS = 3.05e6
 _MIN_UNITS = 128
 _MAX_UNITS = 2048
 # Start-up, tracing and the last validation.
 _OVERHEAD_SECONDS = 8.0
-# Beyond this many epochs the model overfits regardless of dropout (#auto-preset-epochs).
+# Beyond this many epochs the model overfits regardless of dropout
+# (docs/experiments.md#auto-preset-epochs).
 _MAX_EPOCHS = 40
 # With fewer epochs, a decaying learning rate gains nothing over an average of the weights
-# (#constant-rate-82s).
+# (docs/experiments.md#constant-rate-82s).
 _MIN_EPOCHS_FOR_DECAY = 5
 _MIN_VALIDATIONS = 3
 # With a tenth of the text held out, a validation costs as much as 1/27 of an epoch.
@@ -50,7 +51,7 @@ _log = logging.getLogger("textgen")
 def size_to_fit(config: RunConfig, text: str) -> RunConfig:
     """Return the settings of the preset `auto` for a text, a time limit and this machine.
 
-    Some training steps of a reference model are timed, which takes a few seconds.
+    A few training steps of a reference model are timed, which takes seconds.
 
     Args:
         config: Corpus, tokenizer, kernel, `matmul_dtype`, and `max_minutes` (3 if None).
@@ -86,7 +87,7 @@ def size_to_fit(config: RunConfig, text: str) -> RunConfig:
 def choose_settings(
     *, num_tokens: int, vocab_size: int, minutes: float, tokens_per_second: float
 ) -> RunConfig:
-    """Return settings for a corpus, a time limit and a machine, without measuring anything.
+    """Return settings for the given sizes, time limit and throughput.
 
     Args:
         num_tokens: Length of the training split.
@@ -112,10 +113,15 @@ def _operations_per_token(hidden_size: int, vocab_size: int) -> float:
 
 
 def _choose_units(operations: float, vocab_size: int, max_tokens: int) -> int:
-    """Return the largest size, a multiple of 64, that `operations` train on enough tokens.
+    """Return the largest number of units, a multiple of 64, that is trained on enough tokens.
 
-    The number of tokens that is enough grows with the cube of the units: three million for 512
-    units, ten million for 768.
+    The number of tokens needed grows with the cube of the units: three million for 512 units, ten
+    million for 768.
+
+    Args:
+        operations: Operations that the time limit allows.
+        vocab_size: Number of token ids.
+        max_tokens: Tokens after which training ends, whatever the size.
     """
     units = _MIN_UNITS
     while units < _MAX_UNITS:
@@ -128,7 +134,7 @@ def _choose_units(operations: float, vocab_size: int, max_tokens: int) -> int:
 
 
 def _settings(hidden_size: int, epochs: float, num_tokens: int, minutes: float) -> RunConfig:
-    """Return the settings of a training that has time for `epochs` epochs."""
+    """Return the settings of a run that has time for `epochs` epochs."""
     training = REFERENCE.training
     steps = epochs * num_tokens / (training.batch_size * training.seq_len)
     return RunConfig(

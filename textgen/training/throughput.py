@@ -28,7 +28,7 @@ def measure_tokens_per_second(
         model_config: Sizes and dropout.
         vocab_size: Number of token ids.
         training: Batch size, window length and the optimizer's settings.
-        execution: Kernel and dtype of the matrix products.
+        execution: Kernel and matmul dtype.
         clock: Returns monotonic seconds; read before and after each step.
 
     Returns:

@@ -1,8 +1,7 @@
 """Training from a text to a run directory, and resuming a run.
 
-The corpus is read and tokenized first, and only then the run directory is created; the model is
-built, compiled and fitted by a `Session`. This module does NOT know how progress is shown:
-callbacks do that.
+The run directory is created only after the corpus has been read and tokenized; a `Session` then
+trains the model. This module does NOT know how progress is shown: callbacks show it.
 """
 
 import logging
@@ -29,6 +28,7 @@ from textgen.models.memory import available_bytes, require_memory
 from textgen.presets import require_applied
 from textgen.runs import RunDirectory, unused_run
 from textgen.tokenizers import Tokenizer, build_tokenizer
+from textgen.tokenizers.base import describe_value
 from textgen.training.session import Session, build_session
 
 _log = logging.getLogger("textgen")
@@ -56,9 +56,9 @@ def train(
 ) -> RunDirectory:
     """Train a language model and return its run directory.
 
-    With `epochs` as the limit, the same seed gives the same weights on one machine; with
-    `max_minutes` the learning rate follows the clock. On a CPU, TensorFlow's threads are
-    configured for the fused kernel, unless they have started. Keras's global seed is set.
+    With `epochs` as the limit, the same seed gives the same weights on the same machine; with
+    `max_minutes`, the learning rate depends on the clock. On a CPU, TensorFlow's threads are
+    configured for the fused kernel, unless they have already started. Keras's global seed is set.
 
     Args:
         config: All settings.
@@ -80,7 +80,7 @@ def train(
         DeviceError: The kernel or dtype is unavailable, or the model does not fit in memory.
         RunError: `run_dir` contains something else.
         TokenizerError: No vocabulary can be built from the text.
-        TrainingError: The loss is not finite.
+        TrainingError: The validation loss is not finite.
         KeyboardInterrupt: Ctrl-C; the run is saved and can be resumed.
     """
     _check_train_arguments(config, run_dir, text, overwrite, callbacks)
@@ -116,9 +116,9 @@ def resume(
 
     Args:
         run_dir: Path of the run.
-        training: New training settings, for example more epochs; None: the run's own.
-            Those that determine the position in the corpus cannot change, such as the batch
-            size, the window length and the seed.
+        training: New training settings, for example more epochs; None: the run's own. Settings
+            that determine the position in the corpus or the variables of a checkpoint cannot
+            change, such as `batch_size`, `seq_len`, `seed` and `ema_decay`.
         callbacks: Keras callbacks of your own.
         clock: Returns monotonic seconds, from which `max_minutes` is measured.
 
@@ -129,6 +129,8 @@ def resume(
         RunError: There is no run, or it has no checkpoint, or it is damaged.
         ConfigError: An argument has the wrong type, or a setting was changed that cannot change
             within a run.
+        DeviceError: The kernel or dtype is unavailable, or the model does not fit in memory.
+        TrainingError: The validation loss is not finite.
         KeyboardInterrupt: Ctrl-C; the run is saved and can be resumed.
     """
     convert(run_dir, str, "run_dir")
@@ -151,26 +153,24 @@ def _check_train_arguments(
     """Raise `ConfigError` unless the arguments of `train` have the documented types."""
     if not isinstance(config, RunConfig):
         raise ConfigError(
-            f"`config` must be a RunConfig. Received: {_shown(config)}. "
-            'A file is named in it: RunConfig(corpus=CorpusConfig(sources=["tale.txt"])).'
+            f"`config` must be a RunConfig. Received: {describe_value(config)}. To train on a "
+            'file, pass RunConfig(corpus=CorpusConfig(sources=["tale.txt"])).'
         )
     convert(run_dir, str | None, "run_dir")
     # `convert` would accept a path as a string.
-    require(text is None or isinstance(text, str), "text", "a string, or None", _shown(text))
+    require(
+        text is None or isinstance(text, str), "text", "a string, or None", describe_value(text)
+    )
     convert(overwrite, bool, "overwrite")
     _check_callbacks(callbacks)
 
 
 def _check_callbacks(callbacks: object) -> None:
     expected = "a list of keras.callbacks.Callback"
-    require(isinstance(callbacks, list | tuple), "callbacks", expected, _shown(callbacks))
+    require(isinstance(callbacks, list | tuple), "callbacks", expected, describe_value(callbacks))
     for callback in cast(Sequence[object], callbacks):
         is_callback = isinstance(callback, keras.callbacks.Callback)
-        require(is_callback, "callbacks", expected, _shown(callback))
-
-
-def _shown(value: object) -> str:
-    return f"{value!r} ({type(value).__name__})"
+        require(is_callback, "callbacks", expected, describe_value(callback))
 
 
 def _load_session(
@@ -190,7 +190,7 @@ def _load_session(
 
 
 def _require_fixed(old: TrainingConfig, new: TrainingConfig) -> None:
-    """Raise `ConfigError` if a setting differs that cannot change within a run."""
+    """Raise `ConfigError` if a setting that cannot change within a run has changed."""
     for name in _FIXED_FOR_A_RUN:
         if getattr(old, name) != getattr(new, name):
             raise ConfigError(
@@ -224,7 +224,7 @@ def _plan(config: TrainingConfig, corpus: TokenizedCorpus) -> LanePlan:
 
 
 def _choose_execution(config: RunConfig) -> Execution:
-    """Choose and log the kernel. Threads can only be set before TensorFlow starts its own."""
+    """Choose and log the kernel and the matmul dtype, after limiting TensorFlow's threads."""
     training = config.training
     if training.kernel != "reference" and not limit_threads():
         _log.info("TensorFlow has already started its threads: training may be slower")
