@@ -1,4 +1,4 @@
-"""Joining documents to one text."""
+"""Joining documents into one text."""
 
 import pytest
 from hypothesis import given
@@ -21,7 +21,7 @@ DOCUMENTS = st.lists(st.text("ab\n", max_size=4), max_size=6)
         ([""], "<end>", "<end>\n"),
     ],
 )
-def test_joined_texts_worked_by_hand(documents, document_end, text):
+def test_documents_are_joined_as_worked_by_hand(documents, document_end, text):
     assert join_documents(documents, document_end) == text
 
 

@@ -49,7 +49,7 @@ def test_windows_of_an_epoch_are_adjacent_and_only_the_first_restarts(plan):
 
 
 @given(PLANS)
-def test_an_epoch_reads_all_but_less_than_two_windows_of_a_lane(plan):
+def test_an_epoch_reads_all_but_at_most_two_windows_of_a_lane(plan):
     assert plan.lane_len - plan.steps_per_epoch * plan.seq_len < 2 * plan.seq_len + 1
 
 

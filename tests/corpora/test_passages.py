@@ -1,4 +1,4 @@
-"""The passage index, compared with a search by `in`."""
+"""The passage index, compared with substring search."""
 
 import hashlib
 
@@ -102,12 +102,12 @@ def order_of(index):
 
 
 def save_order(order, text, folder):
-    """Store any array as the index of `text`, with hashes that match."""
+    """Store any array as the index of `text`, with matching hashes."""
     return save(PassageIndex(text, order), folder)
 
 
 @pytest.mark.parametrize("text", [TALE, "", "a"])
-def test_a_saved_index_loads_as_the_same(text, tmp_path):
+def test_a_saved_index_is_loaded_unchanged(text, tmp_path):
     index = PassageIndex.build(text)
     path = save(index, tmp_path)
     loaded = PassageIndex.load(path, text)
@@ -118,12 +118,12 @@ def test_a_saved_index_loads_as_the_same(text, tmp_path):
     assert path.stat().st_size <= 4 * len(text) + 500
 
 
-def test_the_file_format_stays_as_it_is(tmp_path):
+def test_the_file_format_is_that_of_the_first_version(tmp_path):
     path = save(PassageIndex.build("abcab"), tmp_path)
     metadata, tensors = read_safetensors(path, missing="")
     # The suffixes of "bacba": a, acba, ba, bacba, cba.
     assert {name: array.tolist() for name, array in tensors.items()} == {"order": [4, 1, 3, 0, 2]}
-    # The hash that the first version of textgen wrote.
+    # Written by the first version of textgen.
     assert metadata == {
         "schema_version": "1",
         "text_sha256": hashlib.sha256(b"abcab").hexdigest(),
@@ -177,7 +177,7 @@ def test_a_newer_schema_another_text_and_a_missing_file_are_errors(tmp_path):
 
 
 @given(st.text("ab", max_size=80), st.text("ab", min_size=1, max_size=6))
-def test_continuations_are_the_different_characters_that_follow_a_text(corpus, text):
+def test_continuations_are_the_distinct_characters_that_follow_a_text(corpus, text):
     index = PassageIndex.build(corpus)
     full = index.full_matches(text[::-1])
     ends = [i + len(text) for i in range(len(corpus)) if corpus.startswith(text, i)]

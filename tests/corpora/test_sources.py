@@ -1,4 +1,4 @@
-"""Text from files, standard input and the built-in source."""
+"""Text from files, standard input and the built-in source, and the errors of each."""
 
 import io
 import os
@@ -54,7 +54,7 @@ def test_newlines_are_normalized_and_the_byte_order_mark_is_removed(write, data,
     assert read("-", stdin=data) == text
 
 
-def test_sources_are_joined_in_their_order_as_lines(write):
+def test_sources_are_joined_in_order_and_begin_lines(write):
     a, b, empty = write("a", "a"), write("b", "b\n"), write("empty", "")
     assert read(a, b, a) == "a\nb\na"
     assert read(empty, a, "-", stdin=b"s") == "a\ns"
@@ -124,7 +124,7 @@ def test_a_blank_corpus_is_an_error(write, text):
     assert "not blank" in message and "blank'" in message
 
 
-def test_every_file_is_a_document_with_an_end(write):
+def test_document_end_is_added_to_every_file(write):
     sources = (str(write("a", "a")), str(write("b", "b\n")))
     config = CorpusConfig(sources=sources, document_end="<end>")
     assert read_corpus(config) == "a<end>\nb\n<end>\n"
@@ -137,7 +137,7 @@ def test_a_value_that_is_not_a_configuration_is_refused(config):
 
 
 @pytest.mark.parametrize("sources", [5, (5,), (b"a.txt",), "a.txt"])
-def test_sources_that_are_not_texts_are_refused(sources):
+def test_sources_that_are_not_strings_are_refused(sources):
     with pytest.raises(ConfigError, match="`sources` must be a list, each entry a string"):
         CorpusConfig(sources=sources)
 

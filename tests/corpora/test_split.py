@@ -35,7 +35,7 @@ def test_an_empty_part_is_an_error(text, fraction, sizes):
 
 
 @pytest.mark.parametrize("text", [5, None, b"bytes", ["a", "b"]])
-def test_a_value_that_is_not_a_text_is_refused(text):
+def test_a_value_that_is_not_a_string_is_refused(text):
     with pytest.raises(CorpusError, match=r"`text` must be a string\. Received: "):
         split_text(text, 0.5)
 

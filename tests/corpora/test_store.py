@@ -22,7 +22,7 @@ def make_corpus(config=None, train=TRAIN, validation=VALIDATION):
 
 
 @pytest.mark.parametrize("kind", ["char", "subword"])
-def test_ids_decode_to_the_texts_and_counts_are_of_the_texts(kind):
+def test_ids_decode_to_the_texts_and_counts_are_those_of_the_texts(kind):
     tokenizer, corpus = make_corpus(TokenizerConfig(tokenizer=kind, vocab_size=270))
     assert tokenizer.decode(corpus.train) == TRAIN
     assert tokenizer.decode(corpus.validation) == VALIDATION
@@ -67,7 +67,7 @@ def save(corpus, folder):
     return path
 
 
-def test_a_saved_corpus_loads_as_the_same(tmp_path):
+def test_a_saved_corpus_is_loaded_unchanged(tmp_path):
     _, corpus = make_corpus()
     loaded = TokenizedCorpus.load(save(corpus, tmp_path))
     for field in dataclasses.fields(corpus):
@@ -76,13 +76,13 @@ def test_a_saved_corpus_loads_as_the_same(tmp_path):
         assert np.asarray(before).dtype == np.asarray(after).dtype
 
 
-def test_the_file_format_stays_as_it_is(tmp_path):
+def test_the_file_format_is_that_of_the_first_version(tmp_path):
     _, corpus = make_corpus(train="aé漢", validation="éa")
     metadata, arrays = read_safetensors(save(corpus, tmp_path), missing="")
     assert arrays["train"].tolist() == [0, 1, 2]
     assert arrays["validation"].tolist() == [1, 0]
     assert {array.dtype.name for array in arrays.values()} == {"uint8"}
-    # The hash that the first version of textgen wrote.
+    # Written by the first version of textgen.
     assert metadata == {
         "schema_version": "1",
         "train_characters": "3",

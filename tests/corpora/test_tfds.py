@@ -56,7 +56,7 @@ def test_examples_without_a_final_newline_are_joined_by_one(data_dir):
     assert both == TEXT[:boundary] + "\n" + TEXT[boundary:][: len(both) - boundary - 1]
 
 
-def test_a_tfds_source_is_a_part_of_a_corpus(data_dir):
+def test_a_corpus_can_have_a_tfds_source(data_dir):
     config = CorpusConfig(sources=("tfds:tiny_shakespeare:test",), tfds_data_dir=data_dir)
     assert TEXT.endswith(read_corpus(config))
 

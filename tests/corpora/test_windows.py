@@ -15,7 +15,7 @@ SCORED = st.tuples(
 
 @settings(max_examples=40)
 @given(SCORED)
-def test_scoring_predicts_every_token_once_from_the_one_before(case):
+def test_every_token_is_predicted_once_from_the_one_before(case):
     num_tokens, max_lanes, warmup, seq_len = case
     tokens = np.arange(num_tokens) + 7
     windows = scoring_windows(tokens, 3, max_lanes, warmup, seq_len)
@@ -30,7 +30,7 @@ def test_scoring_predicts_every_token_once_from_the_one_before(case):
 
 @settings(max_examples=40)
 @given(SCORED)
-def test_every_scored_token_has_its_context(case):
+def test_every_scored_token_is_read_after_its_context(case):
     num_tokens, max_lanes, warmup, seq_len = case
     tokens = np.arange(num_tokens)
     windows = scoring_windows(tokens, -1, max_lanes, warmup, seq_len)

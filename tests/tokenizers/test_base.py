@@ -1,4 +1,4 @@
-"""The parts that all tokenizers share: checks of arguments, header and fingerprint."""
+"""The functions that tokenizers share: checks of arguments, header and fingerprint."""
 
 import hashlib
 import json
@@ -40,14 +40,14 @@ def test_the_header_begins_with_schema_and_kind():
 
 
 @pytest.mark.parametrize("text", [5, None, b"bytes", ["a"], np.array("a")])
-def test_a_value_that_is_not_a_text_is_refused_by_its_type(text):
+def test_a_value_that_is_not_a_string_is_refused_with_its_type(text):
     with pytest.raises(TokenizerError, match=rf"`title` must be a string.*{type(text).__name__}"):
         check_text(text, "title")
     with pytest.raises(TokenizerError, match=r"`text` must be a string"):
         check_encoding(text, "error")
 
 
-def test_texts_of_any_kind_are_accepted():
+def test_numpy_strings_and_empty_strings_are_accepted():
     check_text(np.str_("numpy"))
     check_encoding("", "skip")
 
@@ -63,7 +63,7 @@ def test_ids_of_any_integer_dtype_are_accepted(dtype):
     assert (ids.tolist(), ids.dtype) == ([0, 8], np.int64)
 
 
-def test_lists_and_no_ids_are_accepted():
+def test_lists_and_empty_arrays_are_accepted():
     assert check_token_ids([3, 1], 9).tolist() == [3, 1]
     assert check_token_ids([], 9).tolist() == check_token_ids(np.array([]), 9).tolist() == []
 

@@ -1,4 +1,4 @@
-"""The character tokenizer."""
+"""The character tokenizer: round trips, ids, unknown characters, and its stored format."""
 
 import json
 
@@ -38,7 +38,7 @@ def test_the_start_is_newline_else_space_else_the_first_id(text, start):
     assert tokenizer.decode([tokenizer.start_id]) == start
 
 
-def test_chunks_encode_as_the_whole():
+def test_chunks_have_the_ids_of_the_whole_text():
     text = "one\ntwo ▁ 三\n"
     tokenizer = CharTokenizer.from_text(text)
     chunks = [tokenizer.encode(text[i : i + 3]) for i in range(0, len(text), 3)]
@@ -56,7 +56,7 @@ def test_the_error_names_the_unknown_character_its_position_and_a_remedy():
     with pytest.raises(TokenizerError) as caught:
         CharTokenizer.from_text("abc").encode("ab*cab*€")
     message = str(caught.value)
-    for part in ("'*'", "U+002A", "position 2", "2 different", "Set `unknown=skip`"):
+    for part in ("'*'", "U+002A", "position 2", "one of 2 distinct", "Set `unknown=skip`"):
         assert part in message
     assert "\n" not in message
 
@@ -82,7 +82,7 @@ def test_unk_replaces_unknown_characters_and_decodes_to_u_fffd():
         tokenizer.encode("axb")
 
 
-def test_unk_needs_an_alphabet_with_it():
+def test_the_policy_unk_needs_an_alphabet_with_unk():
     with pytest.raises(TokenizerError, match="`min_count=2`"):
         CharTokenizer.from_text("ab").encode("ab", "unk")
 
@@ -117,7 +117,7 @@ def test_different_alphabets_have_different_fingerprints():
 
 
 class Text(str):
-    """A text whose characters cannot be visited one by one in Python."""
+    """A string whose characters cannot be read one by one in Python."""
 
     def __iter__(self):
         raise AssertionError("iterated over the characters")
@@ -155,7 +155,7 @@ def test_wrong_settings_are_refused():
             CharTokenizer.from_text("abc", min_count)
 
 
-def test_the_fingerprint_stays_as_it_is():
-    # The hash that the first version of textgen wrote.
+def test_the_fingerprint_is_that_of_the_first_version():
+    # Written by the first version of textgen.
     expected = "cfc21566da4c305e7cd0e367378de9bbf09706fee7e9c6f9244bfb1412dde1dc"
     assert CharTokenizer("aé漢").fingerprint() == expected

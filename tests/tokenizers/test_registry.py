@@ -30,7 +30,7 @@ def save(tokenizer, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=["char", "unk", "bpe", "unigram"])
-def test_a_saved_tokenizer_loads_as_the_same(config, tmp_path):
+def test_a_saved_tokenizer_is_loaded_unchanged(config, tmp_path):
     built = build_tokenizer(config, TEXT, TEXT)
     loaded = load_tokenizer(save(built, tmp_path))
     assert loaded.fingerprint() == built.fingerprint()
@@ -105,7 +105,7 @@ def test_a_directory_in_place_of_a_file_is_an_error(name, tmp_path):
         load_tokenizer(folder)
 
 
-def test_a_path_may_be_a_text(tmp_path):
+def test_a_path_may_be_a_string(tmp_path):
     built = build_tokenizer(TokenizerConfig(), TEXT, TEXT)
     folder = save(built, tmp_path)
     assert load_tokenizer(str(folder)).fingerprint() == built.fingerprint()

@@ -1,4 +1,4 @@
-"""The subword tokenizer."""
+"""The subword tokenizer: round trips, streams, training, and an old SentencePiece."""
 
 import subprocess
 import sys
@@ -74,7 +74,7 @@ def test_difficult_texts_are_decoded_unchanged(tokenizer, text):
 
 @settings(max_examples=60)
 @given(lines=st.lists(TEXTS, max_size=5))
-def test_chunks_that_end_at_newlines_encode_as_the_whole(tokenizer, lines):
+def test_chunks_that_end_at_newlines_have_the_ids_of_the_whole_text(tokenizer, lines):
     chunks = [line + "\n" for line in lines]
     apart = [i for chunk in chunks for i in tokenizer.encode(chunk).tolist()]
     assert tokenizer.encode("".join(chunks)).tolist() == apart
@@ -116,11 +116,9 @@ def test_unk_is_banned_and_never_encoded(tokenizer):
     assert unk not in tokenizer.encode(SPECIAL + "the 春 ☃")
 
 
-def test_subwords_are_shorter_than_bytes():
-    assert (
-        len(train_subwords(TRAINING_TEXT, 500, "bpe").encode(TRAINING_TEXT))
-        < len(TRAINING_TEXT) / 2
-    )
+def test_a_text_has_less_than_half_as_many_subwords_as_characters():
+    tokenizer = train_subwords(TRAINING_TEXT, 500, "bpe")
+    assert len(tokenizer.encode(TRAINING_TEXT)) < len(TRAINING_TEXT) / 2
 
 
 def test_training_is_deterministic_and_fingerprints_differ():
@@ -131,7 +129,7 @@ def test_training_is_deterministic_and_fingerprints_differ():
     assert len({t.fingerprint() for t in (bpe, unigram, smaller)}) == 3
 
 
-def test_no_line_is_too_long_to_be_learned_from():
+def test_a_long_line_is_not_ignored_in_training():
     long_line = "".join(f"word{i % 7} " for i in range(2_000))
     assert len(train_subwords(long_line, 278, "bpe").encode("word5 word6 ")) < 12
 
@@ -220,13 +218,13 @@ def test_an_id_outside_the_vocabulary_is_refused(tokenizer):
             tokenizer.decode([token_id])
 
 
-def test_other_bytes_are_not_a_model():
-    for model in (b"", b"not a model"):
-        with pytest.raises(TokenizerError):
-            SubwordTokenizer(model, "bpe")
+@pytest.mark.parametrize("model", [b"", b"not a model"])
+def test_bytes_that_are_not_a_model_are_refused(model):
+    with pytest.raises(TokenizerError, match=r"A subword model must .*Received: "):
+        SubwordTokenizer(model, "bpe")
 
 
-def test_a_text_of_thousands_of_characters_without_spaces_is_shorter_in_tokens():
+def test_a_text_of_thousands_of_distinct_characters_has_fewer_tokens_than_characters():
     # Lines of seven characters whose frequencies fall like 1 / rank, as in Chinese poems.
     ranks = np.arange(1, 4001)
     probs = 1 / ranks / (1 / ranks).sum()

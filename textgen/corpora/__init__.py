@@ -1,8 +1,8 @@
 """Texts to windows of token ids. This package does NOT know models or logits.
 
-`sources` reads texts, `split` holds out the end for validation, `store` keeps the token ids,
-`lanes` plans what each training step reads and `windows` how a text is scored. TensorFlow and
-TFDS are imported only by the functions that build a `tf.data.Dataset` or read a TFDS source.
+`sources` reads texts, `split` holds out the end for validation, `store` stores the token ids,
+`lanes` plans what each training step reads, and `windows` arranges a text for scoring. TensorFlow
+and TFDS are imported only by the functions that build a `tf.data.Dataset` or read a TFDS source.
 """
 
 from textgen.corpora.lanes import LanePlan, plan_lanes, training_dataset

@@ -1,13 +1,13 @@
-"""Documents, joined to the one text that a model is trained on."""
+"""Documents joined into the one text that a model is trained on."""
 
 from collections.abc import Iterable
 
 
 def join_documents(documents: Iterable[str], document_end: str | None = None) -> str:
-    """Join documents to one text.
+    """Join documents into one text.
 
     Args:
-        documents: Texts. A newline is added to each that does not end with one, except for the
+        documents: Texts. A newline is added to each that does not end with one, except to the
             last.
         document_end: Text that is added to each document, followed by a newline; None: nothing.
 

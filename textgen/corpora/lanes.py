@@ -16,7 +16,7 @@ from textgen.startup import require_extra
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# Number of random shifts, used cyclically; prime, so that the cycle never aligns with the epochs.
+# Number of random shifts, used cyclically; a prime, so that the cycle does not align with epochs.
 _NUM_SHIFTS = 65_537
 
 
@@ -26,19 +26,19 @@ class LanePlan:
 
     Lane `i` is the `lane_len` contiguous tokens from `i * lane_len`. An epoch reads each lane
     from start to end in `steps_per_epoch` adjacent windows. The offset of the first window
-    differs between epochs, so that windows are not always cut at the same places; with
-    `jitter`, each boundary inside an epoch is shifted as well.
+    differs between epochs, so that the boundaries of windows vary; with `jitter`, each boundary
+    inside an epoch is shifted as well.
 
     Attributes:
         num_tokens: Length of the training split.
         batch_size: Number of lanes.
         seq_len: Inputs per window; a window spans one more token, the last target.
         seed: Key of the random offsets and shifts.
-        jitter: Maximum shift of a boundary, in tokens and either direction; a window then has
+        jitter: Maximum shift of a boundary in either direction, in tokens; a window then has
             `seq_len - 2 * jitter` to `seq_len + 2 * jitter` inputs.
 
     Raises:
-        CorpusError: A lane is shorter than a window; `plan_lanes` avoids that.
+        CorpusError: A lane is shorter than a window, which `plan_lanes` avoids.
     """
 
     num_tokens: int
@@ -67,14 +67,14 @@ class LanePlan:
     @property
     def max_offset(self) -> int:
         """The last position in a lane at which an epoch may start."""
-        room = self.lane_len - 1 - self.steps_per_epoch * self.seq_len
-        return min(self.seq_len - 1, room)
+        unread = self.lane_len - 1 - self.steps_per_epoch * self.seq_len
+        return min(self.seq_len - 1, unread)
 
     def offsets(self, first_epoch: int, num_epochs: int) -> Int64Array:
         """Return the positions in a lane at which the epochs start, `[num_epochs]`.
 
-        Each depends only on the seed and its epoch, so that a resumed run reads what an
-        uninterrupted one would have read.
+        Each depends only on the seed and its epoch, so a resumed run reads what an uninterrupted
+        one would have read.
 
         Source: Salmon et al. 2011, "Parallel Random Numbers: As Easy as 1, 2, 3" (Philox; the
         epoch is the counter, with four words per count).
@@ -93,7 +93,7 @@ class LanePlan:
         return (words % np.uint64(2 * self.jitter + 1)).astype(np.int64) - self.jitter
 
     def window(self, step: int) -> tuple[Int64Array, int, bool]:
-        """Return the window that a step reads: the readable reference of `training_dataset`.
+        """Return the window that a step reads, the readable reference for `training_dataset`.
 
         Args:
             step: Step of the whole training, from 0.
@@ -116,7 +116,7 @@ class LanePlan:
 def plan_lanes(
     num_tokens: int, batch_size: int, seq_len: int, seed: int, jitter: int = 0
 ) -> LanePlan:
-    """Return a plan with `batch_size` lanes, or with as many as the corpus has room for.
+    """Return a plan with `batch_size` lanes, or with fewer if the corpus is too short for them.
 
     Args:
         num_tokens: Length of the training split.
@@ -132,13 +132,13 @@ def plan_lanes(
     Raises:
         CorpusError: Not even one window fits.
     """
-    room = num_tokens // (seq_len + 1)
-    if room == 0:
+    max_lanes = num_tokens // (seq_len + 1)
+    if max_lanes == 0:
         raise CorpusError(
             f"The training split must have at least `seq_len` + 1 = {seq_len + 1:,} tokens. "
             f"Received: {num_tokens:,}. Lower `seq_len`, or provide a longer corpus."
         )
-    return LanePlan(num_tokens, min(batch_size, room), seq_len, seed, jitter)
+    return LanePlan(num_tokens, min(batch_size, max_lanes), seq_len, seed, jitter)
 
 
 def training_dataset(
@@ -146,12 +146,12 @@ def training_dataset(
 ) -> "tf.data.Dataset":
     """Return the windows of the steps in `[first_step, last_step)`.
 
-    Every element depends only on its step, so that a data set that begins at a later step
-    equals the rest of one that begins earlier.
+    Every element depends only on its step, so a data set that begins at a later step equals the
+    rest of one that begins earlier.
 
     Args:
         token_ids: The training split, `[num_tokens]`.
-        plan: Which tokens each step reads.
+        plan: The tokens that each step reads.
         first_step: The first step.
         last_step: One more than the last step.
 
@@ -160,7 +160,7 @@ def training_dataset(
         int32 `[batch_size, time]`. `time` is `seq_len` without jitter and varies with it.
 
     Raises:
-        CorpusError: `token_ids` has another length than the plan.
+        CorpusError: The plan was made for another number of tokens.
         DependencyError: TensorFlow is not installed.
     """
     require_extra("tensorflow", "train")

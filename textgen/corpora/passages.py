@@ -2,8 +2,9 @@
 
 They are found in an index, the suffix array of the reversed corpus: all positions of the corpus,
 sorted by the characters that precede them, last character first. One binary search then finds
-the longest match of the end of a text, and its neighbors in the index are the other positions
-with similar endings. This module does NOT know tokens, logits, or the source of the corpus.
+the longest suffix of a text that is in the corpus, and the neighbors in the index are the
+positions that match fewer characters. This module does NOT know tokens, logits, or the source of
+the corpus.
 
 Throughout, `start` is an index into the reversed corpus, at which a match starts. It equals the
 number of characters of the corpus that follow the match.
@@ -42,7 +43,7 @@ class Passage:
     Attributes:
         length: Number of characters; 0 if no character of the text is in the corpus.
         begin: Position of the first character in the text.
-        position: Position of the first character in the corpus; one of them, if there are several.
+        position: Position of the first character in the corpus; of any one, if there are several.
     """
 
     length: int
@@ -53,7 +54,7 @@ class Passage:
 class PassageIndex:
     """All positions of a corpus, sorted by the characters that precede them.
 
-    Make one with `build`, or with `load` from a file.
+    Built by `build`, or read from a file by `load`.
 
     Args:
         text: The corpus.
@@ -68,7 +69,7 @@ class PassageIndex:
 
     @classmethod
     def build(cls, text: str) -> Self:
-        """Return the index of `text`, which may be empty and contain any characters."""
+        """Return the index of `text`, which may be empty or contain any characters."""
         return cls(text, sort_suffixes(text[::-1]))
 
     def to_bytes(self) -> bytes:
@@ -84,7 +85,7 @@ class PassageIndex:
 
         Args:
             path: The file.
-            text: The corpus it was built from.
+            text: The corpus from which it must have been built.
 
         Returns:
             The index.
@@ -109,7 +110,7 @@ class PassageIndex:
         return cls(text, order)
 
     def cursor(self, limit: int) -> "Cursor":
-        """Return a cursor at the beginning of a text that is being generated; see `Cursor`."""
+        """Return a cursor at the beginning of a text to be generated; see `Cursor`."""
         return Cursor(self, limit)
 
     def longest_match(self, text: str) -> Passage:
@@ -166,7 +167,7 @@ class PassageIndex:
         return self._reversed[max(0, start - length) : start][::-1]
 
     def match(self, pattern: str) -> tuple[int, int]:
-        """Find the longest end of a text that occurs in the corpus.
+        """Find the longest suffix of a text that occurs in the corpus.
 
         Args:
             pattern: The text, reversed.
@@ -178,7 +179,7 @@ class PassageIndex:
         return max(self._common(pattern, rank - 1, size), self._common(pattern, rank, size))
 
     def full_matches(self, pattern: str) -> range:
-        """Return the ranks of the positions that are preceded by a whole text.
+        """Return the ranks of the positions that a text precedes in full.
 
         Args:
             pattern: The text, reversed.
@@ -192,7 +193,7 @@ class PassageIndex:
         return range(low, high)
 
     def continuations(self, ranks: range) -> str:
-        """Return the different characters that follow the positions with these ranks."""
+        """Return the distinct characters that follow the positions with these ranks."""
         if len(ranks) <= _MAX_LOOP_POSITIONS:
             few = [self._starts[rank] for rank in ranks]
             return "".join({self._reversed[start - 1] for start in few if start})
@@ -204,8 +205,8 @@ class PassageIndex:
 
         Args:
             pattern: The text, reversed.
-            around: Its `full_matches`, which are left out. The longest matches are their
-                neighbors in the index, so the search proceeds outwards from there.
+            around: Its `full_matches`, which are left out. The next longest matches are their
+                neighbors in the index, so the search proceeds outward from there.
 
         Yields:
             Length and start, as `match` returns them; lengths do not increase.
@@ -244,7 +245,7 @@ class PassageIndex:
         return next(differ, len(self._reversed) - start), start
 
     def _match_from(self, backwards: str, begin: int) -> tuple[int, int]:
-        """Return `match(backwards[begin:])`, of which only a small part is usually read."""
+        """Return `match(backwards[begin:])` without copying more of the text than needed."""
         size = 64
         while True:
             length, start = self.match(backwards[begin : begin + size])
@@ -257,7 +258,7 @@ class PassageIndex:
 
 
 class Cursor:
-    """The end of a text that is being generated, and its longest match in the corpus.
+    """The end of a text during generation, and its longest match in the corpus.
 
     Only characters that can still be part of a match are kept, and the index is searched only
     when a length is needed: `d` characters after a match of length `m`, no match is longer than
@@ -282,7 +283,7 @@ class Cursor:
 
     @property
     def length(self) -> int:
-        """Length of the longest end of the text that is in the corpus, at most `limit`."""
+        """Length of the longest suffix of the text that is in the corpus, at most `limit`."""
         if not self._is_match:
             length, _ = self._index.match(self._tail[::-1])
             self._tail = self._tail[len(self._tail) - length :]
@@ -290,7 +291,7 @@ class Cursor:
         return len(self._tail)
 
     def reaches(self, length: int) -> bool:
-        """Return whether the match has at least `length` characters; searches only if it can."""
+        """Return whether the match has at least `length` characters; search only if it might."""
         return len(self._tail) >= length and self.length >= length
 
     def exceeds(self, piece: str) -> bool:

@@ -1,7 +1,7 @@
 """Sources of text: files, standard input, the documentation of Python, and TFDS.
 
-A source is returned as text: decoded from UTF-8, without a byte order mark, with every line
-ended by a newline character. This module does NOT know what the text is used for.
+Text is decoded from UTF-8, its byte order mark is removed, and its line endings become newline
+characters. This module does NOT know what the text is used for.
 """
 
 import codecs
@@ -18,21 +18,21 @@ from textgen.tokenizers.base import describe_value
 
 
 def read_corpus(config: CorpusConfig, stdin: BinaryIO | None = None) -> str:
-    """Return the text of all sources, in their order.
+    """Return the text of all sources, in the given order.
 
-    Each file and each example of TFDS is a document; see `join_documents`.
+    Each file and each TFDS example is a document; see `join_documents`.
 
     Args:
         config: `sources` are paths of UTF-8 files, `-`, `builtin:NAME` or `tfds:NAME[:SPLIT]`.
         stdin: The stream that `-` reads; None: the standard input of the process.
 
     Returns:
-        The text, every line ended by a newline character.
+        The text, with newline characters as line endings.
 
     Raises:
         CorpusError: `config` is not a `CorpusConfig`, a source cannot be read or is not UTF-8,
             or all sources are blank.
-        DependencyError: TFDS or TensorFlow is needed and not installed.
+        DependencyError: TFDS or TensorFlow is needed, and is not installed.
     """
     if not isinstance(config, CorpusConfig):
         raise CorpusError(
@@ -44,17 +44,17 @@ def read_corpus(config: CorpusConfig, stdin: BinaryIO | None = None) -> str:
         raise CorpusError(
             "The corpus must have at least one character that is not blank. "
             f"Received: {len(text)} blank characters from {', '.join(map(repr, config.sources))}. "
-            "Name a file that contains text."
+            "Pass a file that contains text."
         )
     return text
 
 
 def decode_text(data: bytes, name: str) -> str:
-    """Decode UTF-8, without a byte order mark, and with every line ended by a newline character.
+    """Decode UTF-8, remove the byte order mark, and make all line endings newline characters.
 
     Args:
         data: The content of a file.
-        name: Name of the file in an error message.
+        name: Name of the file, for an error message.
 
     Returns:
         The text.
@@ -99,7 +99,7 @@ def _read_file(source: str) -> bytes:
     except IsADirectoryError as error:
         raise CorpusError(
             f"A source must be a file. Received: the folder {source!r}. "
-            "Name the files in it, for example with a pattern that the shell expands."
+            "Pass the files in it, for example with a shell pattern such as FOLDER/*.txt."
         ) from error
     except FileNotFoundError as error:
         raise CorpusError(
@@ -110,8 +110,8 @@ def _read_file(source: str) -> bytes:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CorpusError(
-            f"A source must be a file that can be read. Received: {source[:200]!r}, which cannot "
-            f"be read: {reason}. Check its permissions, or pass - and pipe it to standard input."
+            f"A source must be a readable file. Received: {source[:200]!r}, which cannot be read: "
+            f"{reason}. Check its permissions, or pass - and pipe it to standard input."
         ) from error
 
 
@@ -130,13 +130,13 @@ def _read_builtin(name: str) -> str:
 
 
 def _python_docs() -> str:
-    """Return the topics of `help()`, about 465,000 characters, of the running Python."""
+    """Return the help topics of the running Python, about 465,000 characters."""
     try:
         from pydoc_data.topics import topics
     except ImportError as error:
         raise CorpusError(
-            "builtin:python-docs needs the module pydoc_data. Received: a Python that was "
-            "installed without it. Pass a text file, or install the full Python."
+            "builtin:python-docs needs the module pydoc_data. Received: a Python without it. "
+            "Pass a text file, or install all of Python's standard library."
         ) from error
     return "\n".join(topics[name] for name in sorted(topics))
 

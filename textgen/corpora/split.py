@@ -1,6 +1,6 @@
 """The split of a text into training and validation text.
 
-The split is by characters and does NOT depend on the tokenizer.
+The split counts characters, so it does NOT depend on the tokenizer.
 """
 
 from textgen.config import CorpusConfig, check_setting
@@ -9,7 +9,7 @@ from textgen.tokenizers.base import describe_value
 
 
 def split_text(text: str, validation_fraction: float) -> tuple[str, str]:
-    """Split a text into its beginning for training and its end for validation.
+    """Split a text: its beginning is for training, its end for validation.
 
     Args:
         text: The whole corpus.

@@ -1,8 +1,8 @@
 """A corpus as token ids, in memory and in a file that is checked when it is read.
 
-The file is in the safetensors format: two arrays, and as metadata the numbers of characters and
-bytes, from which a loss is converted to bits per character. This module does NOT know where the
-file is, or how it is written atomically.
+The file is in the safetensors format. It contains both splits and, as metadata, their numbers of
+characters and bytes, which convert a loss to bits per character. This module does NOT know where
+the file is, or how it is written atomically.
 """
 
 import hashlib
@@ -78,7 +78,7 @@ class TokenizedCorpus:
         except ValueError as error:
             raise damaged_file(path, error, _REMEDY) from error
         if sha256 != metadata.get("sha256"):
-            raise damaged_file(path, "its content does not match its sha256", _REMEDY)
+            raise damaged_file(path, "its tensors do not match their sha256", _REMEDY)
         if not (_is_split(corpus.train) and _is_split(corpus.validation)):
             raise damaged_file(path, "its arrays must contain token ids, `[time]`", _REMEDY)
         return corpus
@@ -98,7 +98,7 @@ def tokenize_corpus(
             `"skip"` and become UNK otherwise.
 
     Returns:
-        The corpus. A character that is left out counts neither in characters nor in bytes.
+        The corpus. Characters that are left out are not counted, nor are their bytes.
 
     Raises:
         TokenizerError: A character is unknown under `"error"`.
@@ -121,7 +121,7 @@ def tokenize_corpus(
 def _encode(text: str, tokenizer: Tokenizer, policy: UnknownPolicy) -> tuple[IntArray, int, int]:
     """Return the token ids, `[time]`, and the characters and bytes that they decode to."""
     token_ids = tokenizer.encode(text, policy)
-    # Characters that are left out are not predicted, so that they must not count in the divisor.
+    # Characters that are left out are not predicted, so they must not count in the denominator.
     encoded = tokenizer.decode(token_ids) if policy == "skip" else text
     num_bytes = len(encoded.encode("utf-8", "replace"))
     return token_ids.astype(_smallest_dtype(tokenizer.vocab_size)), len(encoded), num_bytes

@@ -17,7 +17,7 @@ def sort_suffixes(text: str) -> Int32Array:
     """Return the suffix array of a text: `sorted(range(len(text)), key=lambda i: text[i:])`.
 
     Args:
-        text: Fewer than 2**31 characters, in any number of different ones.
+        text: Fewer than 2**31 characters, any number of them distinct.
 
     Returns:
         `[len(text)]`. A suffix that is a prefix of another is sorted before it.

@@ -1,6 +1,6 @@
-"""Texts from TensorFlow Datasets, downloaded and prepared by its own loader.
+"""Texts from TensorFlow Datasets (TFDS), downloaded and prepared by its own loader.
 
-The library is imported only when a `tfds:` source is read. By default it retries a download
+The library is imported only when a `tfds:` source is read. On its own it retries a download
 silently for minutes, prints to standard output, and lists every data set if a name is unknown;
 here it fails within seconds, with one line.
 """
@@ -34,7 +34,7 @@ _SPEC = re.compile(r"(?P<name>[^:\[\]]+(?::[\d*]+\.[\d*]+\.[\d*]+)?)(?::(?P<spli
 def read_tfds(
     spec: str, text_feature: str, data_dir: str | None, document_end: str | None = None
 ) -> str:
-    """Return all texts of one split of a data set, joined by `join_documents`.
+    """Return all texts in one split of a data set, joined by `join_documents`.
 
     Args:
         spec: `NAME[:SPLIT]`. NAME may contain a configuration and a version
@@ -56,7 +56,7 @@ def read_tfds(
     if match is None:
         raise CorpusError(
             f"A TFDS source must have the form tfds:NAME[:SPLIT]. Received: {'tfds:' + spec!r}. "
-            "Pass for example tfds:tiny_shakespeare:train."
+            "Pass, for example, tfds:tiny_shakespeare:train."
         )
     name, split = match["name"], match["split"] or "train"
     with _limited_retries(), _redirected_output():
@@ -78,7 +78,7 @@ def _split_features(builder: "DatasetBuilder") -> tuple[list[str], list[str]]:
 @contextlib.contextmanager
 def _limited_retries() -> Iterator[None]:
     """Limit the retries of a download."""
-    # TFDS imports it too, but prints a page of text if it is missing.
+    # TFDS imports TensorFlow too, but prints a page of text if it is missing.
     import_tensorflow_quietly()
     downloader: Any = require_extra("tensorflow_datasets.core.download.downloader", "tfds")
     retries = downloader.MAX_RETRIES
@@ -91,7 +91,7 @@ def _limited_retries() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _redirected_output() -> Iterator[None]:
-    """Keep TFDS from writing to standard output, and its messages and bars off a plain stderr."""
+    """Silence the logs of TFDS, keep it off stdout, and show progress only in a terminal."""
     is_terminal = sys.stderr.isatty()
     if not is_terminal:
         require_extra("tensorflow_datasets", "tfds").disable_progress_bar()
@@ -117,7 +117,7 @@ def _find_builder(name: str, data_dir: str | None) -> "DatasetBuilder":
         close = difflib.get_close_matches(re.split("[/:]", name)[0], known)
         hint = f"Did you mean {' or '.join(close)}?" if close else "See tensorflow.org/datasets."
         raise CorpusError(
-            f"A TFDS source must be a data set that TFDS knows or finds prepared. "
+            "A TFDS source must be in the catalog of TFDS, or prepared in `tfds_data_dir`. "
             f"Received: {name!r}. {hint}"
         ) from error
     except Exception as error:  # Invalid configurations and versions raise errors of any type.
@@ -140,7 +140,7 @@ def _check_feature(builder: "DatasetBuilder", name: str, text_feature: str) -> N
 def _prepare(builder: "DatasetBuilder", name: str) -> None:
     try:
         builder.download_and_prepare()
-    except Exception as error:  # Each data set has its own errors of a failed download.
+    except Exception as error:  # Data sets raise errors of any type if a download fails.
         raise CorpusError(
             f"The data set must be prepared in {builder.data_dir!r} or be downloadable. "
             f"Received: {name!r}, which could not be downloaded: {type(error).__name__}: "
@@ -152,7 +152,7 @@ def _prepare(builder: "DatasetBuilder", name: str) -> None:
 def _examples(builder: "DatasetBuilder", name: str, split: str, text_feature: str) -> Iterator[str]:
     import tensorflow_datasets as tfds
 
-    # Read the files in their order: by default, TFDS interleaves 16 of them.
+    # In order, one file after another: by default, TFDS interleaves 16 files.
     in_order = tfds.ReadConfig(interleave_cycle_length=1)
     only_text = tfds.decode.PartialDecoding({text_feature: True})
     try:

@@ -1,7 +1,7 @@
 """Scoring windows: a text arranged so that one pass predicts each of its tokens once.
 
 The arrangement is computed with NumPy; TensorFlow is imported only to build a
-`tf.data.Dataset`. This module does NOT know what the tokens mean, or what scores them.
+`tf.data.Dataset`. This module does NOT know what the tokens mean, or how they are scored.
 """
 
 from dataclasses import dataclass
@@ -59,8 +59,8 @@ def scoring_windows(
     """Arrange a text for scoring in parallel lanes.
 
     The text is divided into contiguous segments of at least 2,048 tokens, one per lane. A lane
-    first reads the `warmup` tokens that precede its segment, so that the first prediction has a
-    context as well. A short text is one lane, which is the exact single pass.
+    first reads the `warmup` tokens that precede its segment, so that its first predictions have
+    context too. A short text is one lane, which is exactly a single pass.
 
     Args:
         token_ids: The text, `[time]`.
@@ -142,8 +142,8 @@ def _plan_segments(
 ) -> tuple[Int64Array, Float32Array]:
     """Return the positions that each lane reads, and the weights of the predictions there.
 
-    Both are `[num_lanes, num_windows * seq_len]`. A lane's padding reads the start of the next
-    segment, or repeats the last token of the text, with weight 0.
+    Both are `[num_lanes, num_windows * seq_len]`. The end of a lane is padded, with weight 0, by
+    the start of the next segment or by repeating the last token of the text.
     """
     bounds = np.arange(num_lanes + 1, dtype=np.int64) * num_tokens // num_lanes
     begins, ends = bounds[:-1, None], bounds[1:, None]

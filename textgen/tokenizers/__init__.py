@@ -1,7 +1,7 @@
 """Text to token ids and back. This package does NOT know logits, models or text files.
 
-Two kinds of tokenizers implement one protocol: `char`, one token per character, and `subword`,
-SentencePiece pieces with byte fallback, lossless for every text.
+Two tokenizers implement one protocol: `char`, one token per character, and `subword`,
+SentencePiece pieces with byte fallback, which are lossless for every text.
 """
 
 from textgen.tokenizers.base import TextDecoder, Tokenizer

@@ -1,6 +1,6 @@
-"""The tokenizer protocol, and the parts that all kinds of tokenizers share.
+"""The tokenizer protocol, and the functions that its implementations share.
 
-These are the checks of arguments, the header file and the fingerprint. This module does NOT know
+These check arguments, write the header file and compute the fingerprint. This module does NOT know
 how a tokenizer finds its vocabulary, or where its folder is.
 """
 
@@ -23,10 +23,10 @@ class TextDecoder(Protocol):
     """Decodes one stream of tokens, one token at a time."""
 
     def feed(self, token_id: int) -> str:
-        """Return the characters that `token_id` completes; may be empty."""
+        """Return the characters that `token_id` completes, possibly none."""
 
     def flush(self) -> str:
-        """Return U+FFFD if the last character is incomplete, else nothing."""
+        """Return U+FFFD if the last character is incomplete, else an empty string."""
 
 
 class Tokenizer(Protocol):
@@ -36,8 +36,8 @@ class Tokenizer(Protocol):
         kind: `"char"` or `"subword"`.
         vocab_size: Number of token ids.
         banned_ids: Ids that must never be generated: UNK, if there is one.
-        start_id: The id that marks the start of a text. It replaces an empty prompt, and the
-            first token of a scored text is predicted from it.
+        start_id: The id that precedes a text: it replaces an empty prompt, and the first token of
+            a scored text is predicted from it.
     """
 
     kind: str
@@ -57,7 +57,7 @@ class Tokenizer(Protocol):
             `[time]`.
 
         Raises:
-            TokenizerError: `text` is not a text, a character is unknown under `"error"`, or
+            TokenizerError: `text` is not a string, a character is unknown under `"error"`, or
                 the tokenizer has no UNK under `"unk"`.
             ConfigError: `unknown` is none of the three.
         """
@@ -80,7 +80,7 @@ class Tokenizer(Protocol):
         """Return a new decoder for one stream of tokens."""
 
     def pieces(self) -> tuple[bytes, ...]:
-        """Return the UTF-8 bytes of each id; a byte piece is a part of a character."""
+        """Return the UTF-8 bytes of each id; those of one id may be a part of a character."""
 
     def files(self) -> dict[str, bytes]:
         """Return the files of a `tokenizer/` folder: name to content."""
@@ -96,7 +96,7 @@ def header_file(kind: str, values: dict[str, Any]) -> bytes:
 
 
 def fingerprint_files(files: dict[str, bytes]) -> str:
-    """Return the sha256 of names and contents, in the order of the names.
+    """Return the sha256 of the names and contents of files, independent of their order.
 
     Args:
         files: File name to content, as `Tokenizer.files` returns them.
@@ -106,14 +106,14 @@ def fingerprint_files(files: dict[str, bytes]) -> str:
     """
     digest = hashlib.sha256()
     for name in sorted(files):
-        # The lengths keep different sets of files from being hashed as the same bytes.
+        # With the lengths, no two sets of files are hashed as the same bytes.
         digest.update(f"{name}\0{len(files[name])}\0".encode())
         digest.update(files[name])
     return digest.hexdigest()
 
 
 def check_text(text: object, name: str = "text") -> None:
-    """Raise unless an argument is a text.
+    """Raise unless an argument is a string.
 
     Args:
         text: The argument.
@@ -127,15 +127,15 @@ def check_text(text: object, name: str = "text") -> None:
 
 
 def check_encoding(text: object, unknown: object) -> None:
-    """Raise unless the arguments of `encode` have their types.
+    """Raise unless the arguments of `encode` are valid.
 
     Args:
-        text: The first argument.
-        unknown: The second argument.
+        text: The argument `text`.
+        unknown: The argument `unknown`.
 
     Raises:
         TokenizerError: `text` is not a `str`.
-        ConfigError: `unknown` is not a policy.
+        ConfigError: `unknown` is not an `UnknownPolicy`.
     """
     check_text(text)
     check_setting(TokenizerConfig, "unknown", unknown)
@@ -174,6 +174,6 @@ def check_token_ids(token_ids: IntArray | Sequence[int], vocab_size: int) -> Int
 
 
 def describe_value(value: object) -> str:
-    """Return the type and the beginning of a value in one line, for a message."""
+    """Return the beginning of a value and its type in one line, for a message."""
     words = " ".join(repr(value).split())
     return f"{words if len(words) <= 60 else words[:59] + '…'} ({type(value).__name__})"

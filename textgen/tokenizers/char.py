@@ -1,6 +1,6 @@
-"""Character tokenizer: one token per code point that the corpus contains.
+"""Character tokenizer: one token per code point of the corpus.
 
-A combining accent is a token of its own. This module does NOT know where the corpus came from.
+A combining accent is a token of its own. This module does NOT know where the corpus comes from.
 """
 
 from collections.abc import Sequence
@@ -26,14 +26,14 @@ _NUM_CODE_POINTS = 0x110000
 
 
 class CharTokenizer:
-    """Characters to ids in the order of their code points; UNK, if there is one, is the last id.
+    """Maps characters to ids in the order of their code points; UNK, if any, is the last id.
 
     Args:
-        alphabet: The characters that have an id, in any order; repeats are ignored.
+        alphabet: The characters that have an id, in any order; duplicates are ignored.
         unk: Whether there is an UNK id for all other characters.
 
     Raises:
-        TokenizerError: The alphabet is not a text, is empty, or contains a surrogate, which is
+        TokenizerError: The alphabet is not a string, is empty, or contains a surrogate, which is
             half a character and cannot be stored as UTF-8.
     """
 
@@ -53,17 +53,17 @@ class CharTokenizer:
 
     @classmethod
     def from_text(cls, text: str, min_count: int | None = None) -> Self:
-        """Return the tokenizer with the characters of `text` as its alphabet.
+        """Return the tokenizer whose alphabet is the characters of `text`.
 
         Args:
             text: The whole corpus.
-            min_count: Characters seen fewer times become UNK; None: there is no UNK.
+            min_count: Characters that occur fewer times become UNK; None: there is no UNK.
 
         Returns:
             The tokenizer; it has an UNK if and only if `min_count` is given.
 
         Raises:
-            TokenizerError: `text` is not a text, or has no character that is frequent enough.
+            TokenizerError: `text` is not a string, or has no character that is frequent enough.
             ConfigError: `min_count` is not a positive integer.
         """
         check_text(text)
@@ -75,8 +75,8 @@ class CharTokenizer:
         if not len(kept):
             times = "once" if threshold == 1 else f"{threshold} times"
             raise TokenizerError(
-                f"The text must have a character that is seen at least {times}. "
-                f"Received: {len(text):,} characters without one. "
+                f"The text must have a character that occurs at least {times}. "
+                f"Received: {len(text):,} characters, none of which does. "
                 "Lower `min_count`, or provide a longer corpus."
             )
         return cls("".join(map(chr, kept.tolist())), unk=min_count is not None)
@@ -89,14 +89,15 @@ class CharTokenizer:
             header: The parsed file.
 
         Returns:
-            The tokenizer with these `files`.
+            The tokenizer whose `files` contain this header.
 
         Raises:
-            TokenizerError: `files` cannot have written this alphabet.
+            KeyError: A value is missing.
+            TokenizerError: The alphabet is not one that `files` writes.
         """
         tokenizer = cls(header["alphabet"], bool(header["unk"]))
         if tokenizer.alphabet != header["alphabet"]:
-            raise TokenizerError("The alphabet is not sorted, or has a character twice.")
+            raise TokenizerError("The alphabet is not sorted, or contains a character twice.")
         return tokenizer
 
     def encode(self, text: str, unknown: UnknownPolicy = "error") -> TokenIds:
@@ -110,9 +111,9 @@ class CharTokenizer:
             `[time]`, one id per character; fewer under `"skip"`.
 
         Raises:
-            TokenizerError: `text` is not a text, a character is unknown under `"error"`, or the
+            TokenizerError: `text` is not a string, a character is unknown under `"error"`, or the
                 alphabet has no UNK under `"unk"`.
-            ConfigError: `unknown` is not a policy.
+            ConfigError: `unknown` is not an `UnknownPolicy`.
         """
         check_encoding(text, unknown)
         if unknown == "unk" and self.unk_id is None:
@@ -179,7 +180,7 @@ class CharDecoder:
         return self._characters[token_id]
 
     def flush(self) -> str:
-        """Return nothing: no character is ever incomplete."""
+        """Return an empty string: no character is ever incomplete."""
         return ""
 
 
@@ -194,7 +195,7 @@ def _check_alphabet(alphabet: str) -> None:
     if surrogate is not None or not alphabet:
         received = "no character" if surrogate is None else f"the surrogate {_name(surrogate)}"
         raise TokenizerError(
-            "`alphabet` must have at least one character, and whole characters only. "
+            "`alphabet` must have at least one character and no surrogates. "
             f"Received: {received}. Provide a corpus that is valid UTF-8."
         )
 
@@ -206,9 +207,9 @@ def _name(character: str) -> str:
 def _unknown_message(text: str, is_unknown: BoolArray) -> str:
     position = int(is_unknown.argmax())
     distinct = len(np.unique(code_points(text)[is_unknown]))
-    others = "the only unknown one" if distinct == 1 else f"1 of {distinct} different unknown ones"
+    others = "the only one" if distinct == 1 else f"one of {distinct} distinct ones"
     return (
-        "Every character must be in the model's alphabet. "
-        f"Received: {_name(text[position])} at position {position}, {others}. "
+        "Every character must be in the model's alphabet. Received: the unknown character "
+        f"{_name(text[position])} at position {position}, {others}. "
         "Set `unknown=skip` to leave such characters out, or train on a text that contains them."
     )

@@ -1,4 +1,4 @@
-"""The kinds of tokenizers: which one a configuration asks for, and which one a folder contains."""
+"""Building the tokenizer that a configuration describes, and loading the one in a folder."""
 
 from os import PathLike
 from pathlib import Path
@@ -22,7 +22,7 @@ from textgen.tokenizers.char import CharTokenizer
 from textgen.tokenizers.subword import MODEL_FILE, SubwordTokenizer, train_subwords
 
 _REMEDY = "Copy the whole folder of the run again."
-# Enough for millions of pieces.
+# Sufficient for millions of pieces.
 _MAX_MODEL_BYTES = 64 * 2**20
 
 
@@ -30,17 +30,17 @@ def build_tokenizer(config: TokenizerConfig, training_text: str, alphabet_text: 
     """Return a new tokenizer for a corpus.
 
     Args:
-        config: Its kind and size.
-        training_text: The text that subwords are learned from.
-        alphabet_text: The text that the alphabet of a character tokenizer and the counts for
-            `min_count` are taken from: the whole corpus, as in nanoGPT.
+        config: Kind and size of the tokenizer.
+        training_text: The text from which subwords are learned.
+        alphabet_text: The text from which a character tokenizer takes its alphabet and the counts
+            for `min_count`: the whole corpus, as in nanoGPT.
 
     Returns:
         A `CharTokenizer` or a `SubwordTokenizer`.
 
     Raises:
-        TokenizerError: An argument is not a text, or no vocabulary can be built from it.
-        DependencyError: SentencePiece is needed and not installed, or too old.
+        TokenizerError: An argument is not a string, or no vocabulary can be built from it.
+        DependencyError: SentencePiece is needed, and is not installed or too old.
     """
     check_text(training_text, "training_text")
     check_text(alphabet_text, "alphabet_text")
@@ -50,7 +50,7 @@ def build_tokenizer(config: TokenizerConfig, training_text: str, alphabet_text: 
 
 
 def load_tokenizer(folder: str | PathLike[str]) -> Tokenizer:
-    """Load the tokenizer whose `files()` are in a folder.
+    """Load the tokenizer from a folder with the files of `Tokenizer.files`.
 
     Args:
         folder: The `tokenizer/` folder of a run directory.
@@ -62,7 +62,7 @@ def load_tokenizer(folder: str | PathLike[str]) -> Tokenizer:
         RunError: A file is missing or damaged, the kind is unknown, or the files were written by
             a newer program.
         TokenizerError: `folder` is not a path.
-        DependencyError: SentencePiece is needed and not installed.
+        DependencyError: SentencePiece is needed, and is not installed.
     """
     if not isinstance(folder, str | PathLike):
         raise TokenizerError(f"`folder` must be a path. Received: {describe_value(folder)}.")

@@ -1,13 +1,13 @@
 """Subword tokenizer: SentencePiece with byte fallback, lossless for every text.
 
-SentencePiece represents a space as U+2581 in its pieces, so that a U+2581 of the text would be
-decoded as a space. A text is therefore split at every newline and every U+2581: SentencePiece
-encodes the segments between them, a newline is a token of its own, and U+2581 is encoded as its
-three byte pieces. No piece contains a newline, so that chunks that end at newlines have the same
-ids as the whole text.
+SentencePiece represents a space as U+2581 in its pieces, so a U+2581 in the text would be decoded
+as a space. Therefore a text is split at every newline and every U+2581: SentencePiece encodes the
+segments between them, a newline is a token of its own, and U+2581 is encoded as its three byte
+pieces. No piece contains a newline, so chunks that end at newlines have the same ids as the whole
+text.
 
 Rare characters have no piece and are encoded as bytes. SentencePiece is imported only by the
-functions that use it. This module does NOT know where the text came from.
+functions that use it. This module does NOT know where the text comes from.
 """
 
 import codecs
@@ -54,7 +54,7 @@ _MAX_WORD_LENGTH = 65_535
 
 _SPACE_MARK = "\u2581"
 _CUT = re.compile(f"([\n{_SPACE_MARK}])")
-# The trainer rejects lines with U+2585, which it uses itself: they are split there as well.
+# The trainer rejects lines with U+2585, which it uses internally: they are also split there.
 _TRAINING_CUT = re.compile(f"[\n\u2585{_SPACE_MARK}]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -62,7 +62,7 @@ _log = logging.getLogger(__name__)
 
 
 class SubwordTokenizer:
-    """Subwords with byte fallback: every text is encoded, and decoded without a change.
+    """Subwords with byte fallback: every text is encoded, and decoded unchanged.
 
     Args:
         model: A serialized SentencePiece model, trained by `train_subwords`.
@@ -100,8 +100,8 @@ class SubwordTokenizer:
             `[time]`.
 
         Raises:
-            TokenizerError: `text` is not a text, or has a lone surrogate under `"error"`.
-            ConfigError: `unknown` is not a policy.
+            TokenizerError: `text` is not a string, or has a lone surrogate under `"error"`.
+            ConfigError: `unknown` is not an `UnknownPolicy`.
         """
         check_encoding(text, unknown)
         parts = _CUT.split(_without_surrogates(text, unknown))
@@ -166,11 +166,11 @@ class SubwordDecoder:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def feed(self, token_id: int) -> str:
-        """Return the characters that `token_id` completes; may be empty."""
+        """Return the characters that `token_id` completes, possibly none."""
         return self._decoder.decode(self._piece_bytes[token_id])
 
     def flush(self) -> str:
-        """Return U+FFFD if the last character is incomplete, and reset the decoder."""
+        """Return U+FFFD if the last character is incomplete, else an empty string, and reset."""
         rest = self._decoder.decode(b"", final=True)
         self._decoder.reset()
         return rest
@@ -180,8 +180,8 @@ def train_subwords(text: str, vocab_size: int, algorithm: SubwordAlgorithm) -> S
     """Train a subword tokenizer on a text.
 
     Args:
-        text: The training split only: pieces learned from the validation split would improve
-            the score unfairly.
+        text: The training split only: pieces learned from the validation split would make its
+            score too good.
         vocab_size: Maximum number of pieces, including the 256 byte pieces, UNK and the newline;
             a short text yields fewer.
         algorithm: How SentencePiece finds the pieces.
@@ -190,9 +190,9 @@ def train_subwords(text: str, vocab_size: int, algorithm: SubwordAlgorithm) -> S
         The tokenizer; equal arguments give equal tokenizers.
 
     Raises:
-        TokenizerError: `text` is not a text, has no line that is not empty, or is rejected by
+        TokenizerError: `text` is not a string, has only empty lines, or is rejected by
             SentencePiece.
-        ConfigError: `vocab_size` or `algorithm` is not accepted.
+        ConfigError: `vocab_size` or `algorithm` is invalid.
         DependencyError: SentencePiece is not installed, or is too old for this text.
 
     Source: Kudo and Richardson 2018, "SentencePiece: A simple and language independent
@@ -204,7 +204,7 @@ def train_subwords(text: str, vocab_size: int, algorithm: SubwordAlgorithm) -> S
     segments = [part for part in _TRAINING_CUT.split(_without_surrogates(text, "error")) if part]
     if not segments:
         raise TokenizerError(
-            "A text for subwords must have at least one line that is not empty. "
+            "A text to learn subwords from must have at least one line that is not empty. "
             f"Received: {len(text):,} characters of empty lines. Provide a longer corpus."
         )
     segments = _without_rare_characters(segments, vocab_size)
@@ -213,7 +213,11 @@ def train_subwords(text: str, vocab_size: int, algorithm: SubwordAlgorithm) -> S
         model = _run_trainer(segments, vocab_size, algorithm)
     except RuntimeError as error:
         largest = _largest_vocab_size(str(error))
-        _log.info("`vocab_size` lowered from %d to %d: the text has no more", vocab_size, largest)
+        _log.info(
+            "`vocab_size` lowered from %d to %d: the text yields no more pieces",
+            vocab_size,
+            largest,
+        )
         model = _run_trainer(segments, largest, algorithm)
     return SubwordTokenizer(model, algorithm)
 
@@ -221,7 +225,7 @@ def train_subwords(text: str, vocab_size: int, algorithm: SubwordAlgorithm) -> S
 def _without_rare_characters(segments: list[str], vocab_size: int) -> list[str]:
     """Split the segments at characters that are too rare for a piece of their own.
 
-    In a text with more different characters than pieces, such as Chinese, the most frequent
+    In a text with more distinct characters than pieces, such as Chinese, the most frequent
     characters take half of the pieces, and the other half is left for longer pieces. The trainer
     does not see the rare characters, so they are encoded as bytes.
 
@@ -229,10 +233,10 @@ def _without_rare_characters(segments: list[str], vocab_size: int) -> list[str]:
         The parts between rare characters.
     """
     counts = Counter(chain.from_iterable(segments))
-    room = vocab_size - _RESERVED_PIECES
-    if len(counts) <= room:
+    num_free = vocab_size - _RESERVED_PIECES
+    if len(counts) <= num_free:
         return segments
-    rare = [character for character, _ in counts.most_common()[max(1, room // 2) :]]
+    rare = [character for character, _ in counts.most_common()[max(1, num_free // 2) :]]
     _log.info("%d rare characters are encoded as bytes", len(rare))
     text = "\n".join(segments).translate(dict.fromkeys(map(ord, rare), "\n"))
     return [part for part in text.split("\n") if part]
@@ -241,8 +245,8 @@ def _without_rare_characters(segments: list[str], vocab_size: int) -> list[str]:
 def _require_safe_trainer(segments: list[str], algorithm: SubwordAlgorithm) -> None:
     """Raise `DependencyError` if the installed trainer would abort the process on this text.
 
-    Before version 0.2.3, BPE fails a C++ check, without a Python exception, if no segment
-    contains a space, which is a required character, or if a word is too long.
+    Before version 0.2.3, the BPE trainer fails a C++ check, which aborts without a Python
+    exception, if no segment contains a space, a required character, or if a word is too long.
     """
     version = installed_version("sentencepiece")
     if algorithm != "bpe" or version is None or _version_numbers(version) >= _MIN_VERSION:
@@ -262,10 +266,10 @@ def _version_numbers(version: str) -> tuple[int, ...]:
 
 
 def _run_trainer(segments: list[str], vocab_size: int, algorithm: SubwordAlgorithm) -> bytes:
-    """Train with the options under which decoding returns every byte.
+    """Train with the options that make decoding lossless.
 
-    One thread, so that equal texts give equal models on every machine. The limit of the length
-    of a sentence exceeds every segment, because longer ones would be ignored silently. The space
+    One thread, so that equal texts give equal models on every machine. The limit on the length
+    of a sentence exceeds every segment, because longer ones would be silently ignored. The space
     is a required character: in a text without spaces, such as Chinese poems, it would have no
     piece, and its bytes would be decoded as U+2581.
 
@@ -298,12 +302,12 @@ def _run_trainer(segments: list[str], vocab_size: int, algorithm: SubwordAlgorit
 
 
 def _largest_vocab_size(message: str) -> int:
-    """Return the largest size for this text, which SentencePiece names in its error."""
+    """Return the largest size that the text allows, as given in SentencePiece's error."""
     if too_high := re.search(r"too high.*value <= (\d+)", message):
         return int(too_high[1])
     reason = " ".join(message.split())
     raise TokenizerError(
-        f"SentencePiece must be able to learn from the text. Received: its error {reason!r}. "
+        f"SentencePiece must be able to learn from the text. Received: the error {reason!r}. "
         "Set `tokenizer=char`, or provide another corpus."
     )
 
@@ -315,8 +319,8 @@ def _load_processor(model: bytes) -> "SentencePieceProcessor":
         processor.load_from_serialized_proto(model)
     except (RuntimeError, TypeError, ValueError) as error:
         raise TokenizerError(
-            f"A subword model must be a SentencePiece model. Received: {len(model):,} bytes that "
-            f"are not ({' '.join(str(error).split())}). Train the model with textgen."
+            f"A subword model must be a serialized SentencePiece model. Received: {len(model):,} "
+            f"bytes that are not one ({' '.join(str(error).split())}). Train it with textgen."
         ) from None
     return processor
 
