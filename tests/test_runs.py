@@ -158,6 +158,22 @@ def test_a_folder_with_any_other_file_is_never_replaced(tmp_path):
     assert (tmp_path / "thesis.txt").exists()
 
 
+@pytest.mark.parametrize(
+    "name", ["config.json.bak", "samples-kept", "tokenizer.md", ".samples", ".git"]
+)
+def test_a_file_whose_name_begins_like_a_part_of_a_run_is_never_deleted(copied_run, name):
+    (copied_run.path / name).write_text("mine")
+    with pytest.raises(RunError, match="not replaced"):
+        copied_run.create(overwrite=True)
+    assert (copied_run.path / name).exists()
+
+
+def test_a_temporary_file_of_an_interrupted_write_does_not_prevent_replacement(copied_run):
+    (copied_run.path / ".model.safetensors.k3x9q_1z").write_bytes(b"half")
+    copied_run.create(overwrite=True)
+    assert list(copied_run.path.iterdir()) == []
+
+
 def test_a_file_in_place_of_the_folder_is_never_replaced(tmp_path):
     (tmp_path / "file").write_text("mine")
     for overwrite in (False, True):
@@ -243,6 +259,15 @@ def test_metrics_are_standard_json_whatever_the_numbers(tmp_path):
     assert run.metrics_path.read_text() == (
         '{"step": 1, "loss": null, "perplexity": null, "epoch": 0.5}\n'
     )
+
+
+def test_the_best_metrics_are_those_of_the_lowest_finite_validation_loss(tmp_path):
+    run = RunDirectory(tmp_path)
+    assert run.best_metrics() is None
+    for step, loss in enumerate([3.0, float("nan"), 1.5, 2.0], start=1):
+        run.append_metrics({"step": step, "validation_loss": loss})
+    run.append_metrics({"step": 5})
+    assert run.best_metrics() == {"step": 3, "validation_loss": 1.5}
 
 
 def test_a_measurement_belongs_to_the_weights_it_was_measured_with(tmp_path):

@@ -2,20 +2,20 @@
 
 ```
 config.json           the resolved RunConfig, with schema_version
-environment.json      versions, device, the kernel that ran and why
+environment.json      versions, devices, the kernel that ran and why
 tokenizer/            tokenizer.json, and spm.model for subwords
 corpus.safetensors    the token ids of both splits
 model.safetensors     the best weights by validation loss
 checkpoints/          everything needed to resume training exactly
 metrics.jsonl         one object per line, one line per validation
-quantized/            the best weights in int8 and int4, made when they are first needed
-passages.safetensors  index of the training text, built when it is first needed
-measurements/         results measured with the best weights when they are first needed
+quantized/            the best weights in int8 and int4, quantized when first needed
+passages.safetensors  index of the training text, built when first needed
+measurements/         results measured with the best weights when first needed
 samples/  tensorboard/
 ```
 
-No file contains the path of the run, so a run is moved by copying its folder. This module knows
-the files and when they are complete. It does NOT know how to train or to generate.
+No file contains the path of the run, so copying the folder moves the run. This module knows the
+files and when they are complete. It does NOT know how to train or to generate.
 """
 
 import json
@@ -41,6 +41,7 @@ from textgen.models.quantized_file import load_quantized, serialize_quantized
 from textgen.models.weights import ModelWeights
 from textgen.models.weights_file import load_weights, serialize_weights
 from textgen.storage import (
+    is_temporary,
     parse_json_object,
     read_json_object,
     read_regular_file,
@@ -51,6 +52,7 @@ from textgen.storage import (
 from textgen.tokenizers import Tokenizer, load_tokenizer
 
 RUNS_FOLDER = Path("runs")
+CHECKPOINT_FILE = "checkpoints/latest.safetensors"
 
 _log = logging.getLogger("textgen")
 _CONFIG_FILE = "config.json"
@@ -59,7 +61,7 @@ _METRICS_FILE = "metrics.jsonl"
 _WEIGHTS_FILE = "model.safetensors"
 _MEASUREMENTS_FOLDER = "measurements"
 _QUANTIZED_FOLDER = "quantized"
-# Names of the entries of a run directory; a temporary file has one of them as its prefix.
+# Names of the entries of a run directory.
 _PARTS = (
     _CONFIG_FILE,
     _ENVIRONMENT_FILE,
@@ -74,7 +76,7 @@ _PARTS = (
     "samples",
     "tensorboard",
 )
-# A row has 300 bytes, so that this is a million validations.
+# A row has 300 bytes, so this is almost a million validations.
 _MAX_METRICS_BYTES = 2**28
 
 
@@ -91,7 +93,7 @@ class RunDirectory:
     @property
     def checkpoint_path(self) -> Path:
         """The file from which training is resumed."""
-        return self.path / "checkpoints" / "latest.safetensors"
+        return self.path / CHECKPOINT_FILE
 
     @property
     def metrics_path(self) -> Path:
@@ -111,8 +113,8 @@ class RunDirectory:
         """Raise unless the run directory may be created or replaced.
 
         Args:
-            overwrite: Whether an existing run may be replaced. A folder with any other file is
-                never replaced.
+            overwrite: Whether an existing run may be replaced. A folder that contains anything
+                else is never replaced.
 
         Raises:
             RunError: The path is occupied and may not be replaced.
@@ -136,19 +138,27 @@ class RunDirectory:
             )
 
     def create(self, *, overwrite: bool = False) -> None:
-        """Create the folder, empty; raises as `check_free` does."""
+        """Create the run directory, empty.
+
+        Args:
+            overwrite: Whether an existing run may be replaced, as in `check_free`.
+
+        Raises:
+            RunError: The path is occupied and may not be replaced.
+        """
         self.check_free(overwrite=overwrite)
         if self.is_occupied():
             self.remove()
         self.path.mkdir(parents=True, exist_ok=True)
 
     def remove(self) -> None:
-        """Delete the folder with its content."""
+        """Delete the folder and its contents."""
         shutil.rmtree(self.path)
 
     def _contains_only_a_run(self) -> bool:
         return (self.path / _CONFIG_FILE).is_file() and all(
-            entry.name.lstrip(".").startswith(_PARTS) for entry in self.path.iterdir()
+            entry.name in _PARTS or is_temporary(entry.name, _PARTS)
+            for entry in self.path.iterdir()
         )
 
     def write_config(self, config: RunConfig) -> None:
@@ -159,7 +169,7 @@ class RunDirectory:
         """Read `config.json`.
 
         Returns:
-            The configuration of the run, with the present names of its settings.
+            The configuration of the run, with the current names of its settings.
 
         Raises:
             RunError: There is no run at the path, or its configuration is missing, damaged,
@@ -183,7 +193,7 @@ class RunDirectory:
         """Read `environment.json`.
 
         Returns:
-            What `write_environment` stored, with the present names of its keys.
+            What `write_environment` stored, with the current names of its keys.
 
         Raises:
             RunError: The file is missing, damaged, or was written by a newer textgen.
@@ -215,7 +225,7 @@ class RunDirectory:
         write_atomically(self.path / CORPUS_FILE, corpus.to_bytes())
 
     def read_corpus(self) -> TokenizedCorpus:
-        """Return the token ids of both splits; raises `RunError` if missing or damaged."""
+        """Return the token ids of both splits; raises `RunError` if they are missing or damaged."""
         return TokenizedCorpus.load(self.path / CORPUS_FILE)
 
     def write_weights(self, weights: ModelWeights, tokenizer: Tokenizer) -> None:
@@ -232,7 +242,7 @@ class RunDirectory:
             The best weights.
 
         Raises:
-            RunError: They are missing, damaged, or were trained with another tokenizer.
+            RunError: The weights are missing, damaged, or were trained with another tokenizer.
         """
         if not self.weights_path.exists():
             raise RunError(
@@ -242,7 +252,7 @@ class RunDirectory:
         return load_weights(self.weights_path, tokenizer.fingerprint())
 
     def write_quantized(self, quantized: QuantizedWeights) -> None:
-        """Store quantized weights; a run directory that cannot be written is left as it is."""
+        """Store quantized weights, or log that the run directory cannot be written."""
         path = self._quantized_path(quantized.weights_format)
         write_if_possible(path, serialize_quantized(quantized))
 
@@ -256,7 +266,7 @@ class RunDirectory:
             weights_sha256: Hash of the values of the float32 weights.
 
         Returns:
-            The quantized weights; None if none were made of these weights.
+            The quantized weights; None if none were made from these weights.
 
         Raises:
             RunError: The file is damaged.
@@ -269,9 +279,7 @@ class RunDirectory:
     def write_measurement(
         self, name: str, weights_sha256: str, values: Mapping[str, float]
     ) -> None:
-        """Store a result that was measured with the best weights.
-
-        A run directory that cannot be written is left as it is, with a note in the log.
+        """Store results measured with the best weights, or log that they cannot be written.
 
         Args:
             name: Name of the measurement.
@@ -308,7 +316,17 @@ class RunDirectory:
         return self.path / _MEASUREMENTS_FOLDER / f"{name}.json"
 
     def read_passages(self, tokenizer: Tokenizer) -> PassageIndex:
-        """Return the index of the training text, built and stored if there is none."""
+        """Return the index of the training text, built and stored if there is none.
+
+        Args:
+            tokenizer: The run's tokenizer.
+
+        Returns:
+            The index.
+
+        Raises:
+            RunError: The corpus or the stored index is missing or damaged.
+        """
         text = tokenizer.decode(self.read_corpus().train)
         path = self.path / PASSAGES_FILE
         if path.exists():
@@ -318,7 +336,7 @@ class RunDirectory:
         return index
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
-        """Append one row to `metrics.jsonl`; a number that is not finite becomes null."""
+        """Append one row to `metrics.jsonl`; NaN and infinity become null."""
         values = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in row.items()
@@ -330,10 +348,15 @@ class RunDirectory:
         """Return the rows of `metrics.jsonl` in order; damaged lines are skipped and logged."""
         return [row for _, row in self._metrics() if row is not None]
 
+    def best_metrics(self) -> dict[str, Any] | None:
+        """Return the row of `metrics.jsonl` with the lowest validation loss, None without rows."""
+        rows = [row for row in self.read_metrics() if _is_finite(row.get("validation_loss"))]
+        return min(rows, key=lambda row: row["validation_loss"], default=None)
+
     def keep_metrics_until(self, step: int) -> None:
         """Remove the rows after `step`, which a resumed run writes again.
 
-        Damaged lines are kept, except a last line that was not written to its end.
+        Damaged lines are kept, except a last line that was written incompletely.
         """
         kept = [
             line.removesuffix(b"\n") + b"\n"
@@ -343,7 +366,7 @@ class RunDirectory:
         write_atomically(self.metrics_path, b"".join(kept))
 
     def _metrics(self) -> list[tuple[bytes, dict[str, Any] | None]]:
-        """Return the lines of `metrics.jsonl`, each with its row, or None if it is damaged."""
+        """Return the lines of `metrics.jsonl`, each with its row, or with None if it is damaged."""
         if not self.metrics_path.exists():
             return []
         missing = f"{self.metrics_path} was deleted while it was read. Try again."
@@ -357,14 +380,14 @@ class RunDirectory:
         return lines
 
     def write_sample(self, step: int, text: str) -> None:
-        """Store a text that was generated at `step`."""
+        """Store a text generated at `step`."""
         write_atomically(
             self.path / "samples" / f"step_{step:07d}.txt", text.encode("utf-8", "replace")
         )
 
 
 def newest_run(folder: Path = RUNS_FOLDER, *, part: str = _WEIGHTS_FILE) -> RunDirectory:
-    """Return the run that was started last.
+    """Return the run that was started or resumed last.
 
     Args:
         folder: The folder of the run directories.
@@ -374,7 +397,7 @@ def newest_run(folder: Path = RUNS_FOLDER, *, part: str = _WEIGHTS_FILE) -> RunD
         The run.
 
     Raises:
-        RunError: There is none.
+        RunError: No run in `folder` contains that file.
     """
     configs = sorted(
         (path for path in folder.glob(f"*/{_CONFIG_FILE}") if (path.parent / part).exists()),
@@ -382,7 +405,7 @@ def newest_run(folder: Path = RUNS_FOLDER, *, part: str = _WEIGHTS_FILE) -> RunD
     )
     if not configs:
         raise RunError(
-            f"No run in {folder}/. Train one first, or pass the path of a run directory."
+            f"No run in {folder}/ has {part}. Train one first, or pass the path of a run directory."
         )
     return RunDirectory(configs[-1].parent)
 
@@ -431,5 +454,5 @@ def _note_damaged_lines(path: Path, numbers: tuple[int, ...]) -> None:
 
 def _is_finite(value: Any) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    # Written for integers of any size, which `math.isfinite` does not accept.
+    # `math.isfinite` raises for integers that exceed a float.
     return is_number and -sys.float_info.max <= value <= sys.float_info.max

@@ -1,10 +1,10 @@
 """Files that are replaced atomically and checked when they are read.
 
-A file is written under a temporary name, flushed and renamed: a machine that fails while a
-file is being replaced leaves the old content or the new one, never a mixture.
+A file is written under a temporary name, flushed to disk and renamed: a crash while a file is
+being replaced leaves the old content or the new one, never a mixture.
 
-Only regular files of a bounded size are read, so that a named pipe cannot block and a sparse
-file cannot fill the memory. This module does NOT know what the files mean.
+Only regular files are read, and of bounded size, so that a named pipe cannot block and a sparse
+file cannot exhaust memory. This module does NOT know what the files mean.
 """
 
 import hashlib
@@ -39,29 +39,37 @@ _KINDS = {
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace the file at `path` with `content` in one step.
+    """Replace the file at `path` with `content`, atomically.
 
     Args:
         path: The file; its folder is created if it is missing.
         content: The whole new content.
+
+    Raises:
+        OSError: The file cannot be written; the old one, if any, is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(beside).chmod(0o666 & ~_umask())
-        Path(beside).replace(path)
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(path)
     except BaseException:
-        Path(beside).unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
         raise
     _flush_folder(path.parent)
 
 
+def is_temporary(name: str, targets: Iterable[str]) -> bool:
+    """Return whether `write_atomically` uses `name` while it writes one of the files `targets`."""
+    return any(name.startswith(f".{target}.") for target in targets)
+
+
 def write_json_atomically(path: Path, values: Any) -> None:
-    """Replace the file at `path` with `values` as indented JSON."""
+    """Replace the file at `path` with `values` as indented JSON, as `write_atomically` does."""
     text = json.dumps(values, indent=2, ensure_ascii=False)
     write_atomically(path, (text + "\n").encode())
 
@@ -69,7 +77,7 @@ def write_json_atomically(path: Path, values: Any) -> None:
 def write_if_possible(path: Path, content: bytes) -> None:
     """Replace the file at `path` with `content`, or log once that the file cannot be written.
 
-    For results that can be computed again, so that a read-only run directory can be used.
+    For results that can be computed again, so that a read-only run directory remains usable.
     """
     try:
         write_atomically(path, content)
@@ -82,7 +90,7 @@ def read_regular_file(path: Path, *, max_bytes: int, missing: str, remedy: str =
 
     Args:
         path: The file.
-        max_bytes: Largest accepted size; a larger file is refused before it is read.
+        max_bytes: Maximum size; a larger file is refused before it is read.
         missing: Message of the error if there is no file.
         remedy: What to do about a damaged file, as the last sentence of the error.
 
@@ -94,7 +102,7 @@ def read_regular_file(path: Path, *, max_bytes: int, missing: str, remedy: str =
     """
     _require_regular(path, missing, remedy)
     try:
-        # A named pipe that appeared in the meantime must not block either.
+        # Must not block either if a named pipe has replaced the file since the check.
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY)
         with os.fdopen(handle, "rb") as file:
             size = os.fstat(handle).st_size
@@ -119,7 +127,7 @@ def read_json_object(path: Path, *, missing: str, remedy: str = _REMEDY) -> dict
         The object. No key appears twice, at any depth.
 
     Raises:
-        RunError: The file is missing, too large, not a regular file, not JSON in UTF-8, or
+        RunError: The file is missing, too large, not a regular file, or not JSON in UTF-8, or it
             contains anything but an object.
     """
     content = read_regular_file(path, max_bytes=MAX_JSON_BYTES, missing=missing, remedy=remedy)
@@ -130,9 +138,9 @@ def read_json_object(path: Path, *, missing: str, remedy: str = _REMEDY) -> dict
 
 
 def parse_json_object(content: bytes) -> dict[str, Any]:
-    """Return the object that a JSON text contains; raises `ValueError` if it is anything else."""
+    """Return the object in a JSON text; raises `ValueError` if it contains anything else."""
     try:
-        # Raises ValueError for a number with more than 4,300 digits as well.
+        # Also raises ValueError for a number with more than 4,300 digits.
         values = json.loads(content.decode(), object_pairs_hook=_without_duplicates)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
@@ -155,7 +163,7 @@ def read_safetensors(
         The metadata, empty if there is none, and the tensors by name. Hashes are not checked.
 
     Raises:
-        RunError: The file is missing, damaged, not a regular file, or too large for the memory.
+        RunError: The file is missing, damaged, not a regular file, or does not fit in memory.
     """
     _require_regular(path, missing, remedy)
     try:
@@ -166,7 +174,7 @@ def read_safetensors(
         raise _unreadable(path, error) from error
     except MemoryError as error:
         raise damaged_file(path, "its tensors do not fit in memory", remedy) from error
-    # safetensors raises the last three for dtypes that NumPy lacks; with ml_dtypes it reads them.
+    # safetensors raises the last three for dtypes that NumPy lacks, unless ml_dtypes is imported.
     except (SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:
         raise damaged_file(path, error, remedy) from error
 
@@ -176,7 +184,7 @@ def require_known_schema(path: Path | str, received: object, newest: int) -> int
 
     Args:
         path: The file, for the message.
-        received: What the file has as its `schema_version`: an integer, or its digits.
+        received: The file's `schema_version`: an integer, or its digits as a string.
         newest: The latest schema that this program knows.
 
     Returns:
@@ -197,7 +205,7 @@ def require_known_schema(path: Path | str, received: object, newest: int) -> int
 
 
 def damaged_file(path: Path | str, reason: object, remedy: str = _REMEDY) -> RunError:
-    """Return the error about a file with content that textgen did not write."""
+    """Return the error about a file whose content is not as textgen wrote it."""
     words = " ".join(str(reason).split()).rstrip(".")
     if len(words) > _MAX_REASON_LENGTH:
         words = f"{words[:_MAX_REASON_LENGTH]}…"
@@ -227,11 +235,11 @@ def _require_regular(path: Path, missing: str, remedy: str) -> None:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         raise RunError(missing) from None
-    # A path with a null character is the ValueError.
+    # ValueError: the path contains a null character.
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     if not stat.S_ISREG(mode):
-        kind = _KINDS.get(stat.S_IFMT(mode), "something else")
+        kind = _KINDS.get(stat.S_IFMT(mode), "a special file")
         raise damaged_file(path, f"it must be a regular file, not {kind}", remedy)
 
 
@@ -250,12 +258,12 @@ def _without_duplicates(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _is_number(text: str) -> bool:
-    """Return whether a text is a number of at most nine ASCII digits."""
+    """Return whether a string is a number of at most nine ASCII digits."""
     return text.isascii() and text.isdigit() and len(text) < 10
 
 
 def _umask() -> int:
-    """Return the process's umask; mkstemp makes files that only their owner can read."""
+    """Return the process's umask: mkstemp creates files that only their owner can read."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -1,6 +1,7 @@
 """The command line as a whole: exit codes, streams, one line per error."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -113,6 +114,16 @@ def test_bad_input_prints_one_line_exits_with_2_and_leaves_nothing(
     for word in words:
         assert word in lines[0]
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_run_is_described_without_what_its_logs_lack(run_command, tiny_run, tmp_path):
+    run = shutil.copytree(tiny_run.path, tmp_path / "run")
+    (run / "environment.json").write_text('{"schema_version": 2}')
+    (run / "metrics.jsonl").write_text('{"step": 7}\n')
+    code, out, _ = run_command("info", run, "--json")
+    facts = json.loads(out)
+    assert (code, facts["kernel"], facts["tensorflow"]) == (0, None, None)
+    assert facts["hidden_size"] and "steps" not in facts
 
 
 def test_every_command_has_a_help_text(run_command):

@@ -11,12 +11,14 @@ from textgen.errors import ConfigError
 from textgen.models.memory import num_parameters
 from textgen.runs import RunDirectory
 
+_SCORES = ("validation_loss", "bits_per_char", "bits_per_byte")
+
 
 @dataclass(frozen=True, kw_only=True)
 class InfoCommand:
     """Describe a run: its corpus, tokenizer, model, training and best score.
 
-    Without a RUN the newest one under runs/ is used.
+    Without a RUN, the newest one under runs/ is used.
     """
 
     words: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = ()
@@ -30,7 +32,9 @@ def run(arguments: list[str], prog: str) -> int:
     command = parse(InfoCommand, arguments, prog=prog)
     run_dir, rest = run_and_rest(command.words)
     if rest:
-        raise ConfigError(f"Expected at most one run directory. Received also: {' '.join(rest)}.")
+        raise ConfigError(
+            f"Expected at most one run directory. Received: {' '.join(command.words)}."
+        )
     facts = _describe(run_dir)
     if command.json:
         print(json.dumps(facts, ensure_ascii=False))
@@ -46,11 +50,11 @@ def run(arguments: list[str], prog: str) -> int:
 
 
 def _describe(run_dir: RunDirectory) -> dict[str, Any]:
-    """Return the facts of a run, in the order in which they are printed."""
+    """Return the facts about a run, in the order in which they are printed."""
     config = run_dir.read_config()
     tokenizer = run_dir.read_tokenizer()
     weights = run_dir.read_weights(tokenizer)
-    rows = run_dir.read_metrics()
+    rows, best = run_dir.read_metrics(), run_dir.best_metrics()
     environment = run_dir.read_environment()
     facts: dict[str, Any] = {
         "run": str(run_dir.path),
@@ -63,19 +67,16 @@ def _describe(run_dir: RunDirectory) -> dict[str, Any]:
         "hidden_size": config.model.hidden_size,
         "num_layers": config.model.num_layers,
         "parameters": num_parameters(config.model, weights.vocab_size),
-        "kernel": environment["kernel"],
-        "tensorflow": environment["packages"]["tensorflow"],
+        "kernel": environment.get("kernel"),
+        "tensorflow": environment.get("packages", {}).get("tensorflow"),
     }
-    if rows:
-        best = min(rows, key=lambda row: row["validation_loss"])
+    if best is not None:
         facts |= {
             "steps": rows[-1]["step"],
-            "epochs": rows[-1]["epoch"],
-            "training_seconds": rows[-1]["seconds"],
+            "epochs": rows[-1].get("epoch"),
+            "training_seconds": rows[-1].get("seconds"),
             "best_step": best["step"],
-            "validation_loss": best["validation_loss"],
-            "bits_per_char": best["bits_per_char"],
-            "bits_per_byte": best["bits_per_byte"],
+            **{name: best.get(name) for name in _SCORES},
         }
     return facts
 

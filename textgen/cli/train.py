@@ -15,7 +15,7 @@ from textgen.config import CorpusConfig, RunConfig
 from textgen.corpora import read_corpus
 from textgen.errors import ConfigError
 from textgen.presets import AUTO, get_preset
-from textgen.runs import RunDirectory, newest_run, unused_run
+from textgen.runs import CHECKPOINT_FILE, RunDirectory, newest_run, unused_run
 from textgen.startup import import_tensorflow_quietly
 
 _log = logging.getLogger("textgen")
@@ -26,7 +26,7 @@ class TrainCommand:
     """Train a language model on a text; the end of the text is held out for validation."""
 
     run_dir: Path | None = None
-    """Run directory; None: a free name under runs/, or the newest run with --resume."""
+    """Run directory; None: a new one under runs/, or the newest run with --resume."""
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
     """Replace the run at --run-dir."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -35,12 +35,12 @@ class TrainCommand:
 
 
 def run(arguments: list[str], prog: str) -> int:
-    """Train, and report where the run is and how good its model is."""
+    """Train, and report the score of the model and the command to generate with it."""
     command, text = parse_train(arguments, prog)
     if command.resume and command.overwrite:
         raise ConfigError("--resume continues a run and --overwrite removes it. Pass only one.")
     if command.overwrite and command.run_dir is None:
-        raise ConfigError("--overwrite replaces the run at --run-dir. Pass --run-dir, too.")
+        raise ConfigError("--overwrite replaces the run at --run-dir. Pass --run-dir as well.")
     target = _target(command.run_dir, resume=command.resume, sources=command.config.corpus.sources)
     if not command.resume:
         target.check_free(overwrite=command.overwrite)
@@ -76,20 +76,20 @@ def _train(command: TrainCommand, target: RunDirectory, text: str | None) -> Non
 
 
 def parse_train(arguments: list[str], prog: str) -> tuple[TrainCommand, str | None]:
-    """Return the command, and the text if its settings depend on it.
+    """Return the command, and the corpus if the settings depend on it.
 
-    The preset, or the run to resume, gives the defaults of all other flags, so that a flag is
-    checked against the settings it will be used with.
+    The preset or the run to resume determines the defaults of all other flags, so that a flag is
+    checked together with the settings it will be used with.
 
     Args:
         arguments: The words after `train`.
         prog: What the user typed before them.
 
     Returns:
-        The command; and the text, or None where it has not been read yet.
+        The command; and the corpus, or None if it has not been read yet.
 
     Raises:
-        TextgenError: A flag, the text or the run to resume is invalid.
+        TextgenError: A flag, the corpus or the run to resume is invalid.
     """
     if {"-h", "--help"} & set(arguments):
         return _parse_with_defaults(RunConfig(), arguments, prog), None
@@ -110,7 +110,7 @@ def _parse_with_defaults(defaults: RunConfig, arguments: list[str], prog: str) -
 
 
 def _without_replaced_limit(preset: RunConfig, arguments: list[str]) -> RunConfig:
-    """Drop the limit of a preset that the user replaces by the other kind of limit."""
+    """Drop the preset's limit if the user gives the other kind: epochs for minutes, or minutes."""
     epochs = flag_value(TrainCommand, arguments, "--epochs")
     minutes = flag_value(TrainCommand, arguments, "--max-minutes")
     training = preset.training
@@ -131,8 +131,8 @@ def _parse_resume(arguments: list[str], prog: str) -> TrainCommand:
     changed = [p for p in parts if getattr(command.config, p) != getattr(stored, p)]
     if changed:
         raise ConfigError(
-            f"A resumed run keeps its {', '.join(changed)}: leave those settings out, or start a "
-            "new run. The run itself is named by --run-dir; without it the newest is resumed."
+            f"A resumed run keeps its {', '.join(changed)}. Leave those settings out, or start a "
+            "new run. --run-dir names the run to resume; without it, the newest one is resumed."
         )
     return command
 
@@ -144,7 +144,8 @@ def _parse_auto(arguments: list[str], prog: str) -> tuple[TrainCommand, str]:
     from textgen.models.kernels import limit_threads
     from textgen.training import size_to_fit
 
-    limit_threads()  # A tfds: source would start other ones.
+    # Before a tfds: source starts TensorFlow's threads, whose number is then fixed.
+    limit_threads()
     text = read_corpus(config.corpus)
     sized = _without_replaced_limit(size_to_fit(config, text), arguments)
     command = _parse_with_defaults(sized, arguments, prog)
@@ -161,7 +162,10 @@ def _parse_auto(arguments: list[str], prog: str) -> tuple[TrainCommand, str]:
 
 
 def _read_early(corpus: CorpusConfig) -> str | None:
-    """Return the corpus before TensorFlow is imported, so that a bad path fails immediately."""
+    """Return the corpus before TensorFlow is imported, so that a bad path fails immediately.
+
+    A tfds: source needs TensorFlow, and is left to training: None.
+    """
     if any(source.startswith("tfds:") for source in corpus.sources):
         return None
     return read_corpus(corpus)
@@ -171,15 +175,14 @@ def _target(run_dir: Path | None, *, resume: bool, sources: Sequence[str] = ()) 
     if run_dir is not None:
         return RunDirectory(run_dir)
     if resume:
-        return newest_run(part="checkpoints/latest.safetensors")
+        return newest_run(part=CHECKPOINT_FILE)
     return unused_run(sources)
 
 
 def _report(target: RunDirectory, prog: str) -> None:
-    rows = target.read_metrics()
-    if not rows:
+    best = target.best_metrics()
+    if best is None:
         return
-    best = min(rows, key=lambda row: row["validation_loss"])
     print(
         f"validation: {best['bits_per_char']:.3f} bits per character "
         f"({best['validation_loss']:.4f} nats per token) at step {best['step']:,}\n"
