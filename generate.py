@@ -1,4 +1,4 @@
-"""Write a text with a trained model: `python generate.py RUN --prompt "Once"`.
+"""Generate text with a trained model: `python generate.py RUN --prompt "Once"`.
 
 The same as `python -m textgen generate`; `--help` lists the settings.
 """

@@ -1,4 +1,4 @@
-"""Train a language model on a text of your own: `python train.py FILE`.
+"""Train a language model on your own text: `python train.py FILE`.
 
 The same as `python -m textgen train`; `--help` lists the settings.
 """

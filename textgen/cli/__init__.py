@@ -1,7 +1,7 @@
 """The commands of `textgen`, and the only package that prints.
 
 Text goes to stdout, everything else to stderr. An error is one line and exit code 2; Ctrl-C is
-exit code 130. A command imports what it runs when it runs, so that `--help` answers at once.
+exit code 130. A command imports what it runs when it runs, so that `--help` is printed at once.
 """
 
 import importlib
@@ -34,7 +34,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
 
     Args:
         argv: The command's name and its arguments.
-        prog: What the user typed before them, for the help text.
+        prog: The program as the user typed it, for the help text.
 
     Returns:
         The exit code: 0, 2 for a user's error, 130 for Ctrl-C.
@@ -52,14 +52,14 @@ def main(argv: Sequence[str], *, prog: str) -> int:
         print(f"error: Unknown command. Known: {known}. Received: {name}.{hint}", file=sys.stderr)
         return 2
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A terminal that cannot show a character of the text gets a question mark.
+        # Print a question mark for a character that the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="replace")
     _log_to_stderr()
     return _guarded(name, arguments, prog if prog.endswith(".py") else f"{prog} {name}")
 
 
 class _FlagFormatter(logging.Formatter):
-    """Names arguments as flags, as errors do."""
+    """Formats messages with arguments named as flags."""
 
     def format(self, record: logging.LogRecord) -> str:
         return _with_flags(super().format(record))
@@ -74,7 +74,7 @@ def _log_to_stderr() -> None:
 
 
 def _guarded(name: str, arguments: list[str], prog: str) -> int:
-    """Run the command `name`; return its exit code, with what it raises printed as a line."""
+    """Run the command `name` and return its exit code; print an exception as one line."""
     try:
         code: int = importlib.import_module(f"textgen.cli.{name}").run(arguments, prog)
         sys.stdout.flush()
@@ -86,7 +86,7 @@ def _guarded(name: str, arguments: list[str], prog: str) -> int:
         print(file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of our output (head, less) has enough: exit quietly.
+        # The reader of the output (head, less) has closed it.
         _silence_stdout()
         return 0
     except OSError as error:
@@ -102,7 +102,7 @@ def _with_flags(message: str) -> str:
 
 
 def _silence_stdout() -> None:
-    """Discard what is still to be flushed, so that the interpreter exits quietly."""
+    """Discard unflushed output, so that the interpreter exits without a message."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 

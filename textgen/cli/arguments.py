@@ -1,7 +1,7 @@
 """Parsing of command-line words into a dataclass.
 
-tyro makes the flags; this module adds what it lacks: flags of peer tools, earlier names of our
-own, values that begin with a dash, and mistakes as one line with a suggestion.
+tyro creates the flags; this module adds what it lacks: flags of peer tools, former names of
+flags, values that begin with a dash, and errors in one line with a suggestion.
 """
 
 import contextlib
@@ -34,13 +34,13 @@ def parse(
     Args:
         command: A dataclass; its fields become flags, the strings under them help texts.
         arguments: The words after the command's name.
-        prog: What the user typed before them, for the help text.
+        prog: The program and command as the user typed them, for the help text.
         default: Values of the flags that are not given; None: the dataclass's defaults.
-        switches: tyro's markers for booleans; without any, each also has a `--no-` form,
-            which a default that is on needs.
+        switches: tyro's markers for booleans. `()` gives each boolean a `--no-` form as well,
+            which is needed where `default` may turn it on.
 
     Returns:
-        The dataclass, its checks passed.
+        The dataclass, checked.
 
     Raises:
         ConfigError: A flag is unknown, or its value has the wrong type or is out of range.
@@ -66,14 +66,14 @@ def parse(
 
 
 def canonical_words(command: type, arguments: Sequence[str]) -> list[str]:
-    """Return the words with present names of flags, and with text values tied to their flags.
+    """Return the words with flags under their current names and text values joined to them.
 
     Args:
         command: The command's dataclass.
         arguments: The words after the command's name.
 
     Returns:
-        The words; `--stop -END-` becomes `--stop=-END-`, since a text may begin with a dash.
+        The words. `--stop -END-` becomes `--stop=-END-`, since a text may begin with a dash.
     """
     flags = flags_of(command)
     words: list[str] = []
@@ -83,7 +83,7 @@ def canonical_words(command: type, arguments: Sequence[str]) -> list[str]:
         flag = flags.get(word)
         if flag is None or flag.is_switch or not rest:
             words.append(word)
-        elif word == "--prompt" or (flag.takes_text and _is_no_flag(rest[0], flags)):
+        elif word == "--prompt" or (flag.takes_text and _is_value(rest[0], flags)):
             words.append(f"{word}={rest.pop(0)}")
         else:
             value = rest.pop(0)
@@ -92,7 +92,7 @@ def canonical_words(command: type, arguments: Sequence[str]) -> list[str]:
 
 
 def flag_value(command: type, arguments: Sequence[str], flag: str) -> str | None:
-    """Return the last value given for `flag`, `""` for one without a value, None if absent."""
+    """Return the last value given for `flag`, `""` if it has no value, None if it is absent."""
     words = canonical_words(command, arguments)
     found = None
     for index, word in enumerate(words):
@@ -103,25 +103,28 @@ def flag_value(command: type, arguments: Sequence[str], flag: str) -> str | None
 
 
 def run_and_rest(words: Sequence[str]) -> tuple[RunDirectory, list[str]]:
-    """Return the run that positional words begin with, else the newest run, and the other words.
+    """Return the run that the first word names, else the newest run; and the other words.
 
     Args:
         words: Positional arguments. The first is a RUN unless it is `-` or an existing file.
 
     Returns:
         The run, and the words after it.
+
+    Raises:
+        RunError: No word names a run, and there is no run under runs/.
     """
     if words and words[0] != "-" and not Path(words[0]).is_file():
         return RunDirectory(Path(words[0])), list(words[1:])
     return newest_run(), list(words)
 
 
-def _is_no_flag(word: str, flags: dict[str, Flag]) -> bool:
+def _is_value(word: str, flags: dict[str, Flag]) -> bool:
     return canonical(word).partition("=")[0] not in {*flags, "-h", "--help"}
 
 
 def _require_known_flags(command: type, words: Sequence[str], prog: str) -> None:
-    """Raise `ConfigError`, with the nearest flag, where a word is an unknown flag."""
+    """Raise `ConfigError`, with the closest known flag, if a word is an unknown flag."""
     flags = flags_of(command)
     known = {*flags, *(f"--no-{flag[2:]}" for flag in flags if flags[flag].is_switch)}
     values = {i + 1 for i, w in enumerate(words) if w in flags and not flags[w].is_switch}
@@ -135,7 +138,7 @@ def _require_known_flags(command: type, words: Sequence[str], prog: str) -> None
 
 
 def _one_line(box: str, flags: dict[str, Flag]) -> str:
-    """Return the message of one of tyro's framed errors."""
+    """Return the message in one of tyro's framed errors, with our names and choices."""
     text = _unframed(box)
     if match := re.match(r"Missing value for argument '(--[\w-]+)'", text):
         return f"{match.group(1)} needs a value."
@@ -155,7 +158,7 @@ def _one_line(box: str, flags: dict[str, Flag]) -> str:
 
 
 def _unframed(box: str) -> str:
-    """Return the text in a frame of lines, up to the first rule."""
+    """Return the text inside a frame, up to its first horizontal rule."""
     lines = [re.sub(r"^[│|]\s?|\s*[│|]$", "", line) for line in box.splitlines()]
     message: list[str] = []
     for line in lines:

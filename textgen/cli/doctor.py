@@ -18,7 +18,7 @@ from textgen.startup import import_tensorflow_quietly
 class DoctorCommand:
     """Report hardware, library versions and the kernel that training uses.
 
-    With a RUN, for its model and settings; else for the defaults.
+    The kernel is that of the RUN's model and settings; without a RUN, of the defaults.
     """
 
     words: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = ()
@@ -36,16 +36,16 @@ def run(arguments: list[str], prog: str) -> int:
         raise ConfigError(
             f"Expected at most one run directory. Received: {' '.join(command.words)}."
         )
-    config, vocab_size = None, 66
+    config = vocab_size = None
     if command.words:
         target = RunDirectory(Path(command.words[0]))
         config, vocab_size = target.read_config(), target.read_tokenizer().vocab_size
     import_tensorflow_quietly()
     from textgen.models.kernels import limit_threads
-    from textgen.training.doctor import diagnose
+    from textgen.training.doctor import DEFAULT_VOCAB_SIZE, diagnose
 
     limit_threads()
-    findings = diagnose(config, vocab_size, measure=command.measure)
+    findings = diagnose(config, vocab_size or DEFAULT_VOCAB_SIZE, measure=command.measure)
     print(json.dumps(findings) if command.json else _table(findings))
     return 0
 

@@ -1,4 +1,4 @@
-"""The flags of a command: their settings, their aliases, and their names in messages."""
+"""The flags of a command: their settings, aliases, and names in messages."""
 
 import dataclasses
 import re
@@ -20,7 +20,7 @@ PEER_FLAGS = {
     "--max-gen-length": "--max-new-tokens",
     "-n": "--num-samples",
 }
-# Earlier names of our own flags; they keep working and appear in no help text.
+# Former names of our own flags, which keep working and appear in no help text.
 RENAMED_FLAGS = {
     "--average": "--ema-decay",
     "--change-penalty": "--temporal-penalty",
@@ -35,7 +35,7 @@ ALIASES = PEER_FLAGS | RENAMED_FLAGS
 RENAMED_VALUES = {("--initial-state", "learnt"): "learned"}
 
 # Arguments of the Python interface whose flag has another name.
-_FLAG_OF_ARGUMENT = {"num_beams": "--beams", "passes": "--adapt", "segment": "--protocol dynamic"}
+_FLAG_OF_ARGUMENT = {"num_beams": "--beams", "passes": "--adapt"}
 _QUOTED = re.compile(r"`([a-z][a-z_0-9]*)(=[^`]*)?`")
 
 
@@ -45,7 +45,7 @@ class Flag:
 
     Attributes:
         name: As it is typed, for example `--top-k`.
-        owner: The dataclass of its field.
+        owner: The dataclass that has its field.
         field: The name of that field.
     """
 
@@ -55,7 +55,7 @@ class Flag:
 
     @property
     def takes_text(self) -> bool:
-        """Whether any text is a valid value."""
+        """Whether its value may be any text."""
         return str in _classes(get_type_hints(self.owner)[self.field])
 
     @property
@@ -65,19 +65,19 @@ class Flag:
 
 
 def flags_of(command: Any) -> dict[str, Flag]:
-    """Return the flags of a command by name, those of nested configurations included.
+    """Return the flags of a command by name, including those of nested configurations.
 
     Args:
         command: The command's dataclass.
 
     Returns:
-        The flags; positional arguments are not among them.
+        The flags, without positional arguments.
     """
     return {flag.name: flag for flag in _flags(command)}
 
 
 def canonical(word: str) -> str:
-    """Return a flag under its present name, with dashes; other words as they are."""
+    """Return a flag under its current name, with dashes; other words unchanged."""
     name, equals, value = word.partition("=")
     if not name.startswith("-"):
         return word
@@ -86,7 +86,7 @@ def canonical(word: str) -> str:
 
 
 def with_flags(message: str) -> str:
-    """Return a message whose backquoted arguments are named as flags: `top_k` as --top-k."""
+    """Return a message with its backquoted arguments as flags: --top-k for `top_k`."""
 
     def flag(match: re.Match[str]) -> str:
         name, value = match.group(1), match.group(2) or ""

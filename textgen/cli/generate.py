@@ -33,8 +33,8 @@ from textgen.sampling import FILTER_SETTINGS, build_processors
 class GenerateCommand:
     """Generate text with a trained model.
 
-    Without a RUN the newest one under runs/ is used. An empty prompt starts where a text starts.
-    The prompt is printed before the text.
+    Without a RUN, the newest one under runs/ is used. Without a prompt, the model starts a new
+    text. The prompt is printed before the generated text.
     """
 
     words: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN] [-]")] = ()
@@ -45,7 +45,7 @@ class GenerateCommand:
     """UTF-8 file with the text to continue."""
     prompts: Path | None = None
     """File with one prompt per line, or one JSON object per line with "prompt" and settings; - for
-    standard input. All texts are generated side by side."""
+    standard input. All texts are generated in parallel."""
     num_samples: NumSamples = 1
     """Number of texts per prompt (also -n)."""
     stream: bool = False
@@ -53,34 +53,37 @@ class GenerateCommand:
     output: Literal["text", "jsonl"] = "text"
     """Print text, or one JSON object per text."""
     logprobs: NumAlternatives | None = None
-    """With jsonl: each token's probability, rank and entropy, and this many alternatives."""
+    """With --output jsonl: add each token's log-probability, rank, entropy, and this many
+    alternatives."""
     show: Literal["surprise", "copies", "order"] | None = None
-    """Color the text by its surprise; or report the longest span copied from the training text; or
-    print the order in which logits are processed, and generate nothing."""
+    """surprise: color the text by its surprise; copies: report the longest span copied from the
+    training text; order: print the order in which logits are processed, and generate nothing."""
     receipt: Path | None = None
-    """Write a receipt to this file: what is needed to generate the text again and compare it."""
+    """Write a receipt to this file: all that is needed to generate the texts again and compare."""
     replay: Path | None = None
     """Generate again what a receipt records, and report whether the text is the same."""
     adapt: Passes | None = None
-    """Train on the prompt for this many passes before generating; None: do not. The run itself
-    does not change."""
+    """Train on the prompt for this many passes before generating; None: off. The run itself does
+    not change."""
     beams: NumBeams | None = None
-    """Search for the most probable text with this many beams instead of sampling."""
+    """Search for the most probable texts with this many beams instead of sampling, and print the
+    best -n of them; None: off."""
     length_penalty: LengthPenalty = 0.6
-    """Exponent by which beam search favors longer texts where something ends them; 0: not."""
+    """Beam search ranks texts by log-probability / length ** this; larger values favor longer
+    texts."""
     unknown: UnknownPolicy = "error"
     """What to do with a character of the prompt that the vocabulary lacks."""
     engine: EngineName = "auto"
-    """Implementation that computes; all generate the same text."""
+    """Implementation that computes the logits; they differ by float rounding only."""
     weights_format: WeightsFormat = "float32"
-    """Numeric format of the weights; a smaller one is faster, and refused where it costs more than
+    """Numeric format of the weights; int8 and int4 are faster, and refused if they cost more than
     0.005 nats per token."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
         check_settings(self)
         if self.stream and (self.num_samples > 1 or self.prompts is not None):
-            raise ConfigError("--stream prints one text while it is generated. Leave out -n.")
+            raise ConfigError("--stream prints a single text. Leave out -n and --prompts.")
         if self.stream and (self.output != "text" or self.show or self.receipt or self.beams):
             raise ConfigError(
                 "--stream prints text only. Leave out --output, --show, --receipt and --beams."
@@ -100,7 +103,7 @@ class GenerateCommand:
                 "--prompt-file."
             )
         if self.replay is not None:
-            raise ConfigError("--replay adapts as its receipt says. Leave out --adapt.")
+            raise ConfigError("--replay adapts as its receipt records. Leave out --adapt.")
 
     def _check_beams(self) -> None:
         """Raise if a setting is given that beam search does not use."""
@@ -138,8 +141,8 @@ def run(arguments: list[str], prog: str) -> int:
 
 
 def _processing_order(sampling: SamplingConfig) -> list[str]:
-    """Return the steps applied to the logits, in order; the first ones need the model."""
-    first = ("regex", "max_copy", "ban", "bias")
+    """Return the steps applied to the logits, in order; those before the penalties need a model."""
+    first = ("ban", "bias", "regex", "max_copy")
     restraints = [
         f"{name}({getattr(sampling, name)!r})" for name in first if getattr(sampling, name)
     ]
@@ -150,11 +153,11 @@ def _requests(command: GenerateCommand, rest: list[str]) -> list[Request]:
     if rest not in ([], ["-"]):
         raise ConfigError(
             f"Expected at most a run directory and -. Received: {' '.join(command.words)}. "
-            "Pass the text to continue with --prompt or --prompt-file."
+            "Pass a prompt with --prompt or --prompt-file."
         )
     if command.prompts is not None:
         if command.prompt is not None or command.prompt_file is not None or rest:
-            raise ConfigError("Pass either --prompts or one prompt, not both.")
+            raise ConfigError("Pass either --prompts or a single prompt, not both.")
         return requests_from(command.prompts, command.sampling, command.num_samples)
     prompt = one_prompt(command.prompt, command.prompt_file, bool(rest))
     return [
@@ -174,7 +177,7 @@ def _contradictions(command: GenerateCommand) -> list[str]:
             flags = ", ".join("--" + name.replace("_", "-") for name in idle)
             notes.append(f"at temperature 0 {flags} changes nothing")
     if sampling.min_new_tokens > sampling.max_new_tokens:
-        notes.append("--min-new-tokens exceeds --max-new-tokens: nothing stops the text early")
+        notes.append("--min-new-tokens exceeds --max-new-tokens: no stop condition applies")
     return notes
 
 
@@ -219,7 +222,7 @@ def _generate(bundle: Bundle, requests: list[Request], command: GenerateCommand)
 
 
 def _replay(command: GenerateCommand, receipt: Receipt) -> int:
-    """Generate again, print the texts, and report whether they are the same; 1 if not."""
+    """Generate again, print the texts, and report whether they are the same; return 1 if not."""
     path = command.words[0] if command.words else receipt.run
     bundle = load(path, engine=receipt.engine, weights_format=receipt.weights_format)
     bundle = bundle.replay_adaptations(receipt.adaptations)

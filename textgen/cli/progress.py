@@ -1,4 +1,4 @@
-"""The view of a training run: a live bar, one line per validation, samples."""
+"""The display of a training run: a progress bar, one line per validation, samples."""
 
 from types import TracebackType
 from typing import Any, Self
@@ -22,8 +22,8 @@ Logs = dict[str, Any] | None
 class ProgressBar(keras.callbacks.Callback):
     """Shows loss, bits per character, throughput and time left on stderr.
 
-    A context manager: the bar is visible while it is open. In a file or a pipe, where a bar
-    cannot move, only the line after each validation appears.
+    A context manager, which removes the bar at its end. If stderr is not a terminal, only the line
+    after each validation appears.
     """
 
     def __init__(self) -> None:
@@ -48,11 +48,11 @@ class ProgressBar(keras.callbacks.Callback):
         self._bar.stop()
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        """Show the bar; messages from before training are already printed."""
+        """Show the bar, now that the messages before training have been printed."""
         self._bar.start()
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Restart the measurement of throughput."""
+        """Restart the throughput measurement."""
         progress = self.model.progress
         self._first = (progress.step, progress.seconds)
 
@@ -79,7 +79,7 @@ class ProgressBar(keras.callbacks.Callback):
         )
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Print the line of a validation."""
+        """Print a line with the results of the validation."""
         progress, logs = self.model.progress, logs or {}
         best = "  best" if progress.best_step == progress.step else ""
         console.print(
@@ -93,7 +93,7 @@ class SampleWriter(keras.callbacks.Callback):
     """Generates a short text after each validation and writes it to `samples/` and to stderr.
 
     Args:
-        run: The run; its configuration has the prompt and the length.
+        run: The run, whose configuration contains the prompt and the length.
     """
 
     def __init__(self, run: RunDirectory) -> None:
@@ -108,12 +108,12 @@ class SampleWriter(keras.callbacks.Callback):
         self._tokenizer = self.run.read_tokenizer()
 
     def on_test_end(self, logs: Logs = None) -> None:
-        """Copy the validated weights: their moving average, if there is one."""
+        """Copy the weights just validated: the moving average, if there is one."""
         if self._sampling.max_new_tokens:
             self._weights = self.model.language_model.model_weights()
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Generate one text with them."""
+        """Generate one text with these weights."""
         if not self._sampling.max_new_tokens:
             return
         engine = make_engine("auto", self._weights)

@@ -1,4 +1,4 @@
-"""Prompts from a flag, a file, standard input, or a file of many."""
+"""Prompts from a flag, a file, standard input, or a file of many prompts."""
 
 import json
 import sys
@@ -13,18 +13,19 @@ from textgen.generation import Request
 
 
 def one_prompt(prompt: str | None, prompt_file: Path | None, from_stdin: bool) -> str:
-    """Return the prompt from the one place that gives it.
+    """Return the prompt from its only source.
 
     Args:
-        prompt: From its flag.
+        prompt: The value of its flag.
         prompt_file: A UTF-8 file that contains it.
-        from_stdin: Whether standard input contains it.
+        from_stdin: Whether to read it from standard input.
 
     Returns:
-        The prompt; empty if no place gives one.
+        The prompt; empty if there is no source.
 
     Raises:
-        ConfigError: Two places give one, or the file cannot be read.
+        ConfigError: There are two sources, or the file cannot be read.
+        CorpusError: The prompt is not UTF-8.
     """
     if sum([prompt is not None, prompt_file is not None, from_stdin]) > 1:
         raise ConfigError("The prompt is given twice. Pass one of --prompt, --prompt-file and -.")
@@ -40,16 +41,17 @@ def requests_from(path: Path, sampling: SamplingConfig, num_samples: int) -> lis
 
     Args:
         path: UTF-8 file with one prompt per line; or, if its first line starts with a brace, one
-            JSON object per line with `prompt` and any settings of `SamplingConfig` that differ.
-            `-` is standard input. Empty lines are skipped.
-        sampling: The settings of the command line.
+            JSON object per line with `prompt` and any settings of `SamplingConfig`. `-` is
+            standard input. Empty lines are skipped.
+        sampling: The settings from the command line, for those that a line does not have.
         num_samples: Number of texts per prompt.
 
     Returns:
         The requests, in the order of the file.
 
     Raises:
-        ConfigError: The file cannot be read, or a line is invalid.
+        ConfigError: The file cannot be read or has no prompt, or a line is invalid.
+        CorpusError: The file is not UTF-8.
     """
     if path == Path("-"):
         text = decode_text(sys.stdin.buffer.read(), "standard input")
@@ -92,5 +94,5 @@ def _read(path: Path, flag: str) -> str:
         return decode_text(path.read_bytes(), str(path))
     except OSError as error:
         raise ConfigError(
-            f"The file of {flag} cannot be read: {error.strerror}. Received: {path}."
+            f"{flag} must be a file that can be read ({error.strerror}). Received: {path}."
         ) from error

@@ -39,9 +39,9 @@ _COLUMNS = {
 class ScoreCommand:
     """Score texts: nats and bits per character, perplexity.
 
-    Without a RUN the newest one under runs/ is used. Several files are separate texts: each is
-    scored from its start, in a table that ends with a row for all of them. (train reads several
-    files as one text; to score them so, concatenate them into -.)
+    Without a RUN, the newest one under runs/ is used. Several files are separate texts: each is
+    scored from its start, in a table that ends with a row for all of them. (train joins its files
+    into one text; to score such a text, pipe the files together and pass -.)
     """
 
     words: Annotated[
@@ -51,9 +51,9 @@ class ScoreCommand:
     split: Split | None = None
     """Score a split of the run's own corpus instead of files."""
     protocol: ScoringProtocol = "carried"
-    """carried: one pass with carried state (a long text in lanes), as in validation; windows:
-    windows of 256 tokens, each from the initial state, as transformers are evaluated; dynamic:
-    train on each 64 tokens after scoring them."""
+    """carried: one pass with carried state (a long text in parallel lanes), as in validation;
+    windows: windows of 256 tokens, each from the initial state, as transformers are evaluated;
+    dynamic: train on every 64 tokens after scoring them."""
     unknown: UnknownPolicy = "error"
     """What to do with a character that the vocabulary lacks."""
     json: bool = False
@@ -98,14 +98,14 @@ def _score_file(bundle: Bundle, name: str, command: ScoreCommand, label: str = "
 
 @contextmanager
 def _bar(label: str) -> Iterator[OnProgress]:
-    """Show progress and the time left on a terminal."""
+    """Show a progress bar with the time left, on a terminal only."""
     console = Console(stderr=True)
     columns = TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn()
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as progress:
         task = progress.add_task(label, total=1.0)
-        yield lambda share: progress.update(task, completed=share)
+        yield lambda fraction: progress.update(task, completed=fraction)
 
 
 def _score_named(bundle: Bundle, name: str, command: ScoreCommand) -> TextScore:
@@ -117,7 +117,10 @@ def _score_named(bundle: Bundle, name: str, command: ScoreCommand) -> TextScore:
 
 
 def _note_unknown(bundle: Bundle, text: str, label: str) -> None:
-    """Report characters that the vocabulary lacks: skipped they cost nothing, as UNK little."""
+    """Report characters that the vocabulary lacks, which make a score too low.
+
+    Skipped characters cost nothing, and those that become UNK cost little.
+    """
     tokenizer = bundle.tokenizer
     unknown = len(text) - len(tokenizer.decode(tokenizer.encode(text, "skip")))
     if unknown:

@@ -1,4 +1,4 @@
-"""Printing of generated texts: as text, as JSON lines, colored by surprise."""
+"""Printing of generated texts: plain, as JSON lines, or colored by surprise."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from textgen.corpora.passages import Passage
 from textgen.generation import GeneratedText, Request, TokenChoice
 
 _RESET = "\x1b[0m"
-# Background colors of the 256 of a terminal, from expected to surprising.
+# Background colors from a terminal's palette of 256, for 0, 1, 2, ... bits.
 _COLORS = (None, 194, 193, 229, 222, 216, 210, 203)
 
 
