@@ -1,4 +1,4 @@
-"""Train a language model on a text of your own, write with it, look inside.
+"""Train a language model on your own text, and generate text with it.
 
     import textgen
 
@@ -6,8 +6,8 @@
     model = textgen.load(run.path)
     print(model.generate("The "))
 
-Importing this package is cheap: TensorFlow is imported by the first name that needs
-it (`train`, `resume`), and never for loading, generating and scoring on a CPU.
+Importing this package is fast: TensorFlow is imported on first access to a name that needs it
+(`train`, `resume`), and never for loading, generating and scoring on a CPU.
 """
 
 import importlib
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from textgen.runs import RunDirectory
     from textgen.training import resume, train
 
-# a keras.json that names another backend must not decide for this package
+# A keras.json that names another backend must not decide for this package.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 _MODULE_OF = {
@@ -76,7 +76,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for."""
+    """Import a public name on first access."""
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if _MODULE_OF[name] == "textgen.training":

@@ -1,4 +1,4 @@
-"""Names for the NumPy arrays that pass between modules; shapes are in the docstrings."""
+"""Types of the NumPy arrays that pass between modules; docstrings state the shapes."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ Int32Array = NDArray[np.int32]
 Int64Array = NDArray[np.int64]
 IntArray = NDArray[np.integer[Any]]
 BoolArray = NDArray[np.bool_]
-# Token ids that a tokenizer returns: int32, one or two axes.
+# Token ids, `[time]` or `[batch, time]`.
 TokenIds = NDArray[np.int32]
 # Recurrent state `[num_layers, batch, state_size]`: float32, or float64 in the reference engine.
 State = NDArray[np.floating[Any]]

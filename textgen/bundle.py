@@ -68,7 +68,7 @@ class Bundle:
         config: The settings it was trained with.
         tokenizer: Text to token ids and back.
         engines: The weights, and the engines that compute with them.
-        adaptations: The texts it was adapted to after it was loaded, in order.
+        adaptations: The texts it was adapted to after loading, in order.
 
     Public methods raise `ConfigError` if an argument has the wrong type or is out of range.
     """
@@ -91,7 +91,7 @@ class Bundle:
 
     @property
     def engine(self) -> Engine:
-        """The engine that reads many tokens at once, as scoring does."""
+        """The engine for scoring: the preferred one, or for `"auto"` the fastest reader."""
         return self.engines.engine()
 
     def generate(
@@ -104,7 +104,7 @@ class Bundle:
         """Generate one text.
 
         Args:
-            prompt: The text to continue; an empty one is the start of a text.
+            prompt: The text to continue; empty: the start of a text.
             sampling: How tokens are drawn, and when the text ends; None: the defaults of
                 `SamplingConfig`.
             unknown: What to do with a character of the prompt that the vocabulary lacks.
@@ -127,7 +127,21 @@ class Bundle:
         *,
         unknown: UnknownPolicy = "error",
     ) -> list[str]:
-        """Generate `num_samples` texts from one prompt; see `generate`."""
+        """Generate several texts from one prompt.
+
+        Args:
+            prompt: As for `generate`.
+            num_samples: Number of texts.
+            sampling: As for `generate`.
+            unknown: As for `generate`.
+
+        Returns:
+            The texts, without the prompt.
+
+        Raises:
+            ConfigError: This model cannot apply a setting, or `num_samples` is out of range.
+            TokenizerError: The prompt has an unknown character, and `unknown` is `"error"`.
+        """
         num_samples = check_argument(num_samples, NumSamples, "num_samples")
         requests = [_make_request(prompt, sampling, index) for index in range(num_samples)]
         return [generated.text for generated in self.generate_batch(requests, unknown=unknown)]
@@ -144,7 +158,8 @@ class Bundle:
         Args:
             requests: Prompts and settings.
             unknown: What to do with a character of a prompt that the vocabulary lacks.
-            logprobs: Also return each token's log-probability and this many alternatives.
+            logprobs: Also return each token's log-probability and this many alternatives; None:
+                do not.
 
         Returns:
             The texts, in the order of the requests.
@@ -172,10 +187,21 @@ class Bundle:
         *,
         unknown: UnknownPolicy = "error",
     ) -> Iterator[str]:
-        """Return an iterator over the pieces of one text, each of whole characters.
+        """Generate one text piece by piece.
 
-        The pieces join to the text that `generate` returns. Errors are those of `generate`; the
-        call raises them, not the first piece.
+        Args:
+            prompt: As for `generate`.
+            sampling: As for `generate`.
+            unknown: As for `generate`.
+
+        Returns:
+            An iterator over pieces of whole characters, which join to the text that `generate`
+            returns.
+
+        Raises:
+            ConfigError: This model cannot apply a setting. Raised by the call, before the first
+                piece, as is `TokenizerError`.
+            TokenizerError: The prompt has an unknown character, and `unknown` is `"error"`.
         """
         check_argument(unknown, UnknownPolicy, "unknown")
         resolved = _resolve_all(self, [_make_request(prompt, sampling)])
@@ -199,19 +225,19 @@ class Bundle:
         """Return the most probable texts that beam search finds, the best first.
 
         Args:
-            prompt: The text to continue; an empty one is the start of a text.
+            prompt: The text to continue; empty: the start of a text.
             num_beams: Number of candidates kept at each step, and of texts returned.
             sampling: Maximum length and stop conditions; other settings must have their
                 defaults. None: the defaults of `SamplingConfig`.
-            length_penalty: Exponent by which longer texts are favored where a stop condition
-                ends some of them; see `beam_search`.
+            length_penalty: Exponent `a` of the score `log_prob / length ** a`: larger values
+                favor longer texts; see `beam_search`.
             unknown: What to do with a character of the prompt that the vocabulary lacks.
 
         Returns:
             At most `num_beams` texts with their scores.
 
         Raises:
-            ConfigError: A setting is none that beam search applies.
+            ConfigError: A setting that beam search does not apply differs from its default.
             TokenizerError: The prompt has an unknown character, and `unknown` is `"error"`.
         """
         check_argument(unknown, UnknownPolicy, "unknown")
@@ -229,10 +255,10 @@ class Bundle:
     def receipt(
         self, requests: Sequence[Request], texts: Sequence[str], unknown: UnknownPolicy = "error"
     ) -> Receipt:
-        """Record what is needed to generate texts again and to compare them.
+        """Return a record of what is needed to generate texts again and to compare them.
 
         Args:
-            requests: The requests that the texts were generated for.
+            requests: The requests for which the texts were generated.
             texts: One per request.
             unknown: What was done with unknown characters of the prompts.
 
@@ -255,17 +281,18 @@ class Bundle:
         )
 
     def resolve(self, request: Request) -> Request:
-        """Return a request whose settings no longer depend on the run.
+        """Return the request with settings that do not depend on the run.
 
         Args:
             request: Any request.
 
         Returns:
-            The request with a number for `temperature="auto"`, measured at the first use, and
-            with the run's document end among the stop texts for `stop_at_document`.
+            The request with a number in place of `temperature="auto"`, measured at the first use,
+            and with the run's document end as a stop text in place of `stop_at_document`.
 
         Raises:
-            ConfigError: The run was trained without a document end.
+            ConfigError: The run was trained without a document end, or its validation text is too
+                short to measure the temperature.
         """
         sampling = request.sampling
         if sampling.temperature == "auto":
@@ -282,14 +309,17 @@ class Bundle:
 
     @cached_property
     def temperature(self) -> float:
-        """The temperature of `"auto"`: measured at the first use, then stored in the run.
+        """The temperature for `"auto"`: measured at the first use, then stored in the run.
 
         That of an adapted model is not stored.
+
+        Raises:
+            ConfigError: The validation text is too short.
         """
         name, sha256 = "temperature", self.weights_sha256
         found = None if self.adaptations else self.run.read_measurement(name, sha256)
         if found is None or name not in found:
-            _log.info("`temperature`: measuring the value of auto")
+            _log.info("measuring the value of `temperature=auto`")
             held_out = self.tokenizer.decode(self.run.read_corpus().validation)
             found = asdict(calibrate_temperature(self.engine, self.tokenizer, held_out))
             if not self.adaptations:
@@ -309,21 +339,21 @@ class Bundle:
         *,
         unknown: UnknownPolicy = "error",
     ) -> "Bundle":
-        """Return the model after it was trained on a text; this one and its run do not change.
+        """Return a copy of the model trained on a text; this model and its run do not change.
 
         Args:
-            text: At least two tokens, in the style that the model is to adopt.
-            passes: Passes over the text, at most 1,000; more of them fit it more closely.
+            text: At least two tokens, in the style that the model should adopt.
+            passes: Passes over the text, at most 1,000; more passes fit it more closely.
             settings: How the weights are updated; None: the defaults of `DynamicConfig`.
             unknown: What to do with a character of the text that the vocabulary lacks.
 
         Returns:
-            The adapted model. What is measured of it is not stored in the run.
+            The adapted model. What is measured with it is not stored in the run.
 
         Raises:
             ConfigError: `text` is too short.
             DependencyError: TensorFlow is not installed.
-            RunError: The adapted model loses too much in its `weights_format`.
+            RunError: In its `weights_format` the loss of the adapted model increases too much.
             TokenizerError: `text` has an unknown character, and `unknown` is `"error"`.
             TrainingError: The weights became infinite or NaN.
         """
@@ -352,7 +382,17 @@ class Bundle:
         return replace(self, engines=engines, adaptations=(*self.adaptations, adaptation))
 
     def replay_adaptations(self, adaptations: Sequence[Adaptation]) -> "Bundle":
-        """Return the model with the adaptations of a receipt applied in order; see `adapt`."""
+        """Apply the adaptations of a receipt in order.
+
+        Args:
+            adaptations: The texts and how to train on them.
+
+        Returns:
+            The adapted model.
+
+        Raises:
+            TextgenError: As for `adapt`.
+        """
         bundle = self
         for learned in adaptations:
             bundle = bundle.adapt(
@@ -374,11 +414,12 @@ class Bundle:
             text: At least one token.
             unknown: What to do with a character of the text that the vocabulary lacks.
             protocol: `"carried"`: one pass with carried state, a long text in up to 32 parallel
-                lanes, each but the first with 256 warmup tokens. `"windows"`: windows of 256
-                tokens that each begin with the initial state, see `score_windows`.
-                `"dynamic"`: one pass in which a float32 copy of the model is trained on each
-                segment after it has been scored, see `dynamic_score`.
-            on_progress: Called from time to time with the share that is scored, in (0, 1].
+                lanes, each but the first with 256 warmup tokens; see `score_carried`.
+                `"windows"`: windows of 256 tokens, each from the initial state; see
+                `score_windows`. `"dynamic"`: one pass in which a float32 copy of the model is
+                trained on each segment after scoring it; see `dynamic_score`.
+            on_progress: Called from time to time with the fraction of the text that has been
+                scored, in (0, 1].
 
         Returns:
             The score.
@@ -387,6 +428,7 @@ class Bundle:
             CorpusError: No token is left to score.
             DependencyError: TensorFlow is not installed, and the protocol is `"dynamic"`.
             TokenizerError: A character is unknown, and `unknown` is `"error"`.
+            TrainingError: The weights became infinite or NaN, and the protocol is `"dynamic"`.
         """
         check_argument(text, str, "text")
         check_argument(unknown, UnknownPolicy, "unknown")
@@ -399,12 +441,38 @@ class Bundle:
         protocol: ScoringProtocol = "carried",
         on_progress: OnProgress | None = None,
     ) -> TextScore:
-        """Score a split of the corpus that the model was trained on; see `score`."""
+        """Score a split of the corpus that the model was trained on.
+
+        Args:
+            split: `"validation"` or `"train"`.
+            protocol: As for `score`.
+            on_progress: As for `score`.
+
+        Returns:
+            The score.
+
+        Raises:
+            DependencyError: TensorFlow is not installed, and the protocol is `"dynamic"`.
+            RunError: The run's corpus is missing or damaged.
+            TrainingError: The weights became infinite or NaN, and the protocol is `"dynamic"`.
+        """
         check_argument(split, Split, "split")
         return _score(self, _split(self.run, split), protocol, on_progress)
 
     def surprise(self, text: str, *, unknown: UnknownPolicy = "error") -> list[tuple[str, float]]:
-        """Return the pieces of a text with their bits; see `textgen.evaluation.surprise`."""
+        """Return the pieces of a text with their bits.
+
+        Args:
+            text: At least one character.
+            unknown: What to do with a character of the text that the vocabulary lacks.
+
+        Returns:
+            Pairs of text and `-log2 p`; see `textgen.evaluation.surprise`.
+
+        Raises:
+            CorpusError: No token is left to score.
+            TokenizerError: A character is unknown, and `unknown` is `"error"`.
+        """
         check_argument(text, str, "text")
         check_argument(unknown, UnknownPolicy, "unknown")
         return surprise(self.engine, self.tokenizer, text, unknown)
@@ -416,8 +484,8 @@ def load(
     """Load a run by its path alone.
 
     Args:
-        run_dir: The run directory, wherever it was moved to.
-        engine: The engine that computes; all of them compute the same.
+        run_dir: The run directory; it may have been moved.
+        engine: Implementation that computes the logits; they differ by float rounding only.
         weights_format: Numeric format of the weights used for inference. For int8 and int4 the
             weights are quantized once per run, and their loss is measured on the validation text.
 
@@ -425,9 +493,10 @@ def load(
         The model, ready to generate and to score.
 
     Raises:
-        ConfigError: An argument has the wrong type, or the engine lacks the weights format.
+        ConfigError: An argument has the wrong type, or the engine or the model does not support
+            the weights format.
         RunError: The run is missing, incomplete, damaged, of a newer schema, or its files belong
-            to different models; or the quantized weights lose too much.
+            to different models; or the quantized weights increase the loss too much.
     """
     path = check_argument(run_dir, str | Path, "run_dir")
     require_engine(engine, weights_format)

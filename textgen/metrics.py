@@ -51,7 +51,7 @@ class TextScore:
         return self.total_nats / (math.log(2) * self.bytes)
 
     def as_dict(self) -> dict[str, float | int]:
-        """Return every figure by its name, as JSON values."""
+        """Return every figure by name, ready for JSON."""
         return {
             "nats_per_char": self.nats_per_char,
             "bits_per_char": self.bits_per_char,

@@ -1,10 +1,10 @@
 """Named configurations, each an experiment card: command, machine, minutes, weights, score.
 
-A preset changes defaults and nothing else; flags change the preset. Scores are nats per
-character of the last 10 % of tinyshakespeare, in one pass with carried state, on two cores of an
-AMD EPYC with AVX-512 and bfloat16 unless a card says otherwise. Scores after 82 seconds and 10
-minutes come from `python -m benchmarks.quality input.txt --part budgets`, the others from the
-command on the card.
+A preset changes defaults and nothing else; flags override the preset. Unless a card says
+otherwise, scores are nats per character of the last 10 % of tinyshakespeare, in one pass with
+carried state, after training on two cores of an AMD EPYC with AVX-512 and bfloat16. Scores after
+82 seconds and 10 minutes come from `python -m benchmarks.quality input.txt --part budgets`, the
+others from the command on the card.
 """
 
 from collections.abc import Callable
@@ -58,7 +58,7 @@ def shakespeare() -> RunConfig:
 
 
 def small() -> RunConfig:
-    """Under a million weights, ten minutes: small enough to send by mail.
+    """Under a million weights, ten minutes: small enough to send by email.
 
     `train.py input.txt --preset small`: 0.93 million weights; 1.463 after 10 minutes.
     """
@@ -118,7 +118,7 @@ def subword() -> RunConfig:
 
 
 def poetry() -> RunConfig:
-    """Verse in a script of thousands of characters, each of them a token.
+    """Verse in a script with thousands of characters, each one a token.
 
     `train.py poems.txt --preset poetry`, Tang poems, 810,000 characters of training text, 6,226
     of them distinct: 3.28 million weights; 4.606 on the last 10 % after 5 minutes.
@@ -133,7 +133,7 @@ def poetry() -> RunConfig:
 
 
 def code() -> RunConfig:
-    """Source code: too much text for a second epoch, hence little dropout.
+    """Source code: too much text for a second epoch in three minutes, hence little dropout.
 
     `train.py LIB/*.py --preset code`, the standard library of Python 3.11, 4.2 million characters
     of training text: 1.31 million weights; 1.246 on the last 10 % after 3 minutes.
@@ -173,7 +173,7 @@ def gpu() -> RunConfig:
 
 # Not a fixed configuration: `textgen.training.size_to_fit` chooses its settings.
 AUTO: PresetName = "auto"
-# Settings that it chooses for every text.
+# Settings that `size_to_fit` chooses for every text.
 _ALWAYS_CHOSEN = ("hidden_size", "learning_rate", "ema_decay", "validate_every")
 
 PRESETS: dict[PresetName, Callable[[], RunConfig]] = {
@@ -199,7 +199,7 @@ def get_preset(name: str) -> RunConfig:
         Its configuration.
 
     Raises:
-        ConfigError: There is no preset of that name, or it is `auto`, which is not fixed.
+        ConfigError: There is no preset of that name, or it is `auto`, which has no fixed settings.
     """
     if name == AUTO:
         raise ConfigError(
@@ -219,14 +219,14 @@ def require_applied(config: RunConfig) -> None:
     """Raise unless the settings of the preset that `config` names are in it.
 
     `RunConfig(preset="medium")` records a name and sets nothing else; `get_preset` returns the
-    settings. A configuration passes if any setting has the preset's own value, or if every one
-    of them was changed to something else than the default.
+    settings. A configuration passes if at least one of the settings that the preset changes has
+    the preset's value, or if all of them differ from the defaults.
 
     Args:
         config: The settings of a run about to start.
 
     Raises:
-        ConfigError: It names a preset and has the defaults instead.
+        ConfigError: `config` names a preset and has default settings.
     """
     if config.preset is None:
         return

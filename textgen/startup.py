@@ -10,7 +10,7 @@ from textgen.errors import DependencyError
 
 
 def require_extra(package: str, extra: str) -> ModuleType:
-    """Import a package that only some installations have.
+    """Import an optional package.
 
     Args:
         package: Name of the module.
@@ -33,10 +33,10 @@ def require_extra(package: str, extra: str) -> ModuleType:
 
 
 def import_tensorflow_quietly() -> None:
-    """Import TensorFlow and list its devices, with its native log held back unless that fails.
+    """Import TensorFlow and list its devices; its native log is shown only if that fails.
 
-    The lines about oneDNN and missing CUDA drivers are written by C++ before any log level is
-    read, so the file descriptor itself is redirected meanwhile.
+    C++ code writes lines about oneDNN and missing CUDA drivers before it reads any log level, so
+    the file descriptor itself is redirected in the meantime.
 
     Raises:
         DependencyError: TensorFlow is not installed.

@@ -1,6 +1,6 @@
 """The version of textgen, and of the packages that it uses.
 
-`importlib.metadata` is imported by the functions: it would slow the start of every command.
+The functions import `importlib.metadata`, which would slow the start of every command.
 """
 
 __version__ = "0.1.0"

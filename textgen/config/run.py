@@ -51,7 +51,7 @@ _Probability = Annotated[float, BELOW_ONE]
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusConfig:
-    """Where the text comes from and how it is split."""
+    """Sources of the text, and its split."""
 
     sources: Annotated[
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[FILE ...]")
@@ -73,7 +73,7 @@ class CorpusConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
-    """How text becomes token ids."""
+    """Conversion of text to token ids."""
 
     tokenizer: Literal["char", "subword"] = "char"
     """One token per character, or SentencePiece subwords."""

@@ -39,7 +39,7 @@ Texts = Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], NOT_EMPTY_TEXTS]
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
-    """How a text is sampled from the model's distribution, and when it ends."""
+    """Sampling from the model's distribution, and the conditions that end a text."""
 
     max_new_tokens: Annotated[int, AT_LEAST_ZERO] = 500
     """Maximum number of tokens to generate; the prompt does not count."""

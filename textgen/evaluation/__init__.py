@@ -1,4 +1,4 @@
-"""Scoring: the cross-entropy of a text under a model.
+"""Scoring: the cross-entropy of a text under a model; dynamic evaluation; adaptation.
 
 This package does NOT know files or the command line.
 """

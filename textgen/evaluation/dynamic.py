@@ -1,12 +1,12 @@
 """Dynamic evaluation: score a segment of a text, update the weights on it, repeat.
 
 Every token is scored by weights that have not been trained on it. This module knows token ids
-and weights. It does NOT know text, files, or how the network computes, which is
-`textgen.models`. TensorFlow is imported when the first model is built.
+and weights. It does NOT know text, files, or how the network computes: that is `textgen.models`.
+TensorFlow is imported when the first model is built.
 
 Source: Krause et al. 2018, "Dynamic Evaluation of Neural Sequence Models". The update is
-Adam without momentum (Kingma and Ba 2015) instead of their RMS over the training set, which
-a run does not store.
+Adam without momentum (Kingma and Ba 2015); theirs divides by the RMS of gradients over the
+training set, which a run does not store.
 """
 
 import math
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
     Variables: TypeAlias = Sequence[tf.Variable]
 
-# Decay of the mean square of the gradients, and the term that keeps its root from being 0.
+# Decay of the mean square of the gradients, and the term added to its root against division by 0.
 _DECAY, _EPSILON = 0.999, 1e-8
 _MIN_TOKENS = 2
-# The one model in memory has one set of variables.
+# `_adaptive_model` keeps one model, whose variables the calls share.
 _LOCK = Lock()
 
 
@@ -82,7 +82,7 @@ def adapt(
     settings: DynamicConfig | None = None,
     passes: int = 1,
 ) -> ModelWeights:
-    """Return the weights of a model after it has been trained on a text.
+    """Return the weights of a model after training it on a text.
 
     Args:
         weights: The model to start from; it is not changed.
@@ -138,7 +138,7 @@ class _AdaptiveModel:
         self._rule.reset()
 
     def weights(self) -> ModelWeights:
-        """Return the present weights; raises `TrainingError` if they are not finite."""
+        """Return the current weights; raises `TrainingError` if they are not finite."""
         found: ModelWeights = self._model.model_weights()
         _require_finite(all(np.isfinite(array).all() for array in found.to_tensors().values()))
         return found
@@ -146,7 +146,7 @@ class _AdaptiveModel:
     def train_on(
         self, token_ids: IntArray, start_id: int, on_progress: OnProgress | None = None
     ) -> float:
-        """Score and train on a text from the initial state; return its total nats."""
+        """Score and train on a text `[time]` from the initial state; return its total nats."""
         length = self._segment
         stream = np.concatenate([[start_id], token_ids]).astype(np.int32)
         state, nats = self._model.initial_state(1), []
@@ -164,7 +164,7 @@ class _AdaptiveModel:
         return total
 
 
-# Building and tracing takes a second or two, once for all the texts of a table.
+# Building and tracing take a second or two: once for all texts of a table.
 @lru_cache(maxsize=1)
 def _adaptive_model(
     weights: ModelWeights, config: ModelConfig, settings: DynamicConfig
@@ -177,8 +177,9 @@ def _segment_function(
 ) -> Callable[..., Any]:
     """Return the traced function that scores one segment and updates the weights.
 
-    Its arguments are int32 `token_ids` and `targets` `[1, time]`, a float32 `mask` of the
-    predictions that count, and the state; it returns the segment's nats and the next state.
+    Its arguments are int32 `token_ids` and `targets` `[1, segment]`, a float32 `mask` of the
+    predictions that count, `[1, segment]`, and the state `[num_layers, 1, state_size]`; it
+    returns the segment's nats and the next state.
     """
     import tensorflow as tf
 
@@ -189,7 +190,7 @@ def _segment_function(
             losses, next_state = model.token_losses(token_ids, targets, state)
             nats = tf.reduce_sum(losses * mask)
             loss = nats / tf.reduce_sum(mask)
-        # A learned initial state has no gradient: the state is an argument.
+        # A learned initial state has no gradient, since the state is an argument.
         rule.update(tape.gradient(loss, variables, unconnected_gradients="zero"))
         return nats, next_state
 
@@ -202,7 +203,7 @@ class _UpdateRule:
 
     With the clipped gradient `g` of step `n`: `v = 0.999 v + 0.001 g^2`,
     `w -= learning_rate g / (sqrt(v / (1 - 0.999^n)) + 1e-8)`, then `w += pull (w_trained - w)`.
-    Keras's Adam always keeps a momentum.
+    Keras's Adam always has a momentum.
     """
 
     def __init__(self, variables: "Variables", settings: DynamicConfig) -> None:
@@ -224,7 +225,7 @@ class _UpdateRule:
             square.assign(tf.zeros_like(square))
 
     def update(self, gradients: "Sequence[tf.Tensor | tf.IndexedSlices]") -> None:
-        """Take one step, as part of a graph."""
+        """Update the weights by one step; called while the graph is traced."""
         import tensorflow as tf
 
         gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
@@ -255,5 +256,5 @@ def _require_finite(is_finite: bool) -> None:
     if not is_finite:
         raise TrainingError(
             "The weights must stay finite while they are updated on the text. Received: NaN or "
-            "infinity. Lower the `learning_rate` of `DynamicConfig`."
+            "infinity. Pass a `DynamicConfig` with a lower learning rate."
         )

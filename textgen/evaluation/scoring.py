@@ -20,17 +20,17 @@ from textgen.metrics import TextScore
 from textgen.sampling import log_softmax
 from textgen.tokenizers.base import Tokenizer
 
-# Length of the windows of `score_windows`; nanoGPT's character models have this context.
+# Length of the windows of `score_windows`: the context of nanoGPT's character model.
 WINDOW_LENGTH = 256
 
-# Logits of one engine call: 32 MB, whatever the vocabulary.
+# Logits of one engine call: at most 32 MB, whatever the vocabulary.
 _MAX_LOGITS = 2**23
 # Logits whose softmax is computed at once: 512 KB in float64, which stay in the cache.
 _MAX_SOFTMAX_VALUES = 2**16
 _MAX_BATCH = 32
 _MAX_SEQ_LEN = 128
 
-# Called from time to time with the share of the tokens that are scored, in (0, 1].
+# Called from time to time with the fraction of the text that has been scored, in (0, 1].
 OnProgress = Callable[[float], None]
 
 
@@ -92,8 +92,8 @@ def score_carried(
         on_progress: Called after each window.
 
     Returns:
-        The score. A long text is read in up to 32 lanes; each but the first begins with 256
-        warmup tokens whose predictions do not count.
+        The score. A text of 4,096 tokens or more is read in up to 32 parallel lanes; each but
+        the first begins with 256 warmup tokens whose predictions do not count.
 
     Raises:
         CorpusError: There is no token.
@@ -153,7 +153,7 @@ def score_windows(
 
 
 def join_scores(scores: Iterable[TextScore]) -> TextScore:
-    """Return the score of several texts together: the sums of their nats, tokens and lengths."""
+    """Return the score of several texts as one: the sums of their nats, tokens and lengths."""
     parts = list(scores)
     return TextScore(
         total_nats=math.fsum(part.total_nats for part in parts),
@@ -175,8 +175,9 @@ def surprise(
         unknown: What to do with a character outside the vocabulary.
 
     Returns:
-        Pairs of text and `-log2 p`, in bits: one per token, or one for adjacent tokens that
-        form a character together. The texts join to the decoded text, the bits sum to its total.
+        Pairs of text and `-log2 p`, in bits: one pair per token, or per group of tokens that
+        form a character together. The texts join to the decoded text, and the bits sum to its
+        total.
 
     Raises:
         CorpusError: No token is left to score.
@@ -215,18 +216,21 @@ def token_nats(logits: FloatArray, targets: IntArray) -> Float64Array:
         )
         for start in range(0, len(logits), step)
     ]
-    # Subtracted from 0, so that a certain token has 0 nats and not -0.
+    # 0.0 - x instead of -x, so that a token of probability 1 has 0 nats and not -0.
     return 0.0 - np.concatenate(chosen)[:, 0]
 
 
 def _weighted_nats(logits: Float32Array, targets: IntArray, weights: Float32Array) -> float:
-    """Return the weighted sum over `[batch, time]` predictions."""
+    """Return the weighted sum of nats over predictions.
+
+    `logits` are `[batch, time, vocab_size]`, `targets` and `weights` `[batch, time]`.
+    """
     rows = zip(logits, targets, weights, strict=True)
     return sum(float(token_nats(row, target) @ weight) for row, target, weight in rows)
 
 
 def _nats_from_initial_state(engine: Engine, inputs: IntArray, targets: IntArray) -> float:
-    """Return the sum over rows `[batch, time]`, each of which begins with the initial state."""
+    """Return the sum of nats over rows `[batch, time]`, each from the initial state."""
     seq_len = _seq_len(engine.vocab_size, len(inputs))
     state, total = engine.initial_state(len(inputs)), 0.0
     for start in range(0, inputs.shape[1], seq_len):
@@ -237,6 +241,7 @@ def _nats_from_initial_state(engine: Engine, inputs: IntArray, targets: IntArray
 
 
 def _nats_in_order(engine: Engine, token_ids: TokenIds, start_id: int) -> Iterator[float]:
+    """Yield the nats of each token, `[time]`, in one pass with carried state."""
     inputs = np.concatenate([[start_id], token_ids[:-1]]).astype(np.int32)
     seq_len = _seq_len(engine.vocab_size, 1)
     state = engine.initial_state(1)
@@ -247,12 +252,13 @@ def _nats_in_order(engine: Engine, token_ids: TokenIds, start_id: int) -> Iterat
 
 
 def _seq_len(vocab_size: int, batch_size: int) -> int:
+    """Return the number of steps per engine call that keeps the logits small."""
     return max(1, min(_MAX_SEQ_LEN, _MAX_LOGITS // (batch_size * vocab_size)))
 
 
-def _report(on_progress: OnProgress | None, share: float) -> None:
+def _report(on_progress: OnProgress | None, fraction: float) -> None:
     if on_progress is not None:
-        on_progress(share)
+        on_progress(fraction)
 
 
 def _encode(tokenizer: Tokenizer, text: str, unknown: UnknownPolicy) -> TokenIds:

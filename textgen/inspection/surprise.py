@@ -1,12 +1,12 @@
-"""A text as HTML, colored by how much it surprised a model.
+"""A text as HTML, colored by how much it surprises a model.
 
-This module knows pieces of text and their bits. It does NOT know how the bits were computed.
+This module knows pieces of text and their bits. It does NOT know how the bits are computed.
 """
 
 import html
 from collections.abc import Iterable
 
-# Bits that are shown in full red.
+# Bits from which a piece is fully red.
 _MAX_BITS = 8.0
 
 
@@ -28,7 +28,7 @@ def surprise_html(pieces: Iterable[tuple[str, float]]) -> str:
 
 
 def _span(text: str, bits: float) -> str:
-    # A line break has no background of its own, so a visible sign carries the color.
+    # A line break has no background, so a visible arrow gets the color.
     shown = html.escape(text).replace("\n", "↵\n")
     strength = min(max(bits / _MAX_BITS, 0.0), 1.0)
     return (
