@@ -35,6 +35,7 @@ check: $(VENV)/.installed-dev  ## check style, docstrings, types and spelling
 	$(RUN_PYTHON) -m ruff format --check .
 	$(RUN_PYTHON) -m mypy textgen
 	$(VENV)/bin/codespell
+	$(RUN_PYTHON) -m pytest tests/test_vocabulary.py
 
 format: $(VENV)/.installed-dev  ## format code and notebooks, and apply the safe fixes
 	$(RUN_PYTHON) -m ruff check --fix .
