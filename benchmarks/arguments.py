@@ -8,7 +8,7 @@ from textgen.config import CorpusConfig
 from textgen.corpora import read_corpus
 from textgen.errors import TextgenError
 
-# The corpus of benchmarks that train or count, unless another is named.
+# The corpus of benchmarks that train or count, unless another is given.
 DEFAULT_SOURCE = "builtin:python-docs"
 
 
@@ -19,7 +19,7 @@ def benchmark_parser(description: str | None) -> argparse.ArgumentParser:
         description: The benchmark's docstring.
 
     Returns:
-        A parser, to which a benchmark adds its own arguments; they must have defaults.
+        A parser to which the benchmark adds its own arguments, all with defaults.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -35,7 +35,7 @@ def output_file(path: str) -> Path:
     """Return the path of a file to write; an argparse type.
 
     Raises:
-        ArgumentTypeError: Its folder does not exist, which would lose the figures at the end.
+        ArgumentTypeError: Its folder does not exist: the figures would be lost at the end.
     """
     file = Path(path)
     if not file.parent.is_dir():

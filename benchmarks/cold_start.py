@@ -1,4 +1,4 @@
-"""Seconds and peak memory from the shell to 200 characters, as whole processes.
+"""Seconds and peak memory of whole processes that generate 200 characters.
 
 textgen is `generate.py` on a run directory with random weights; the peer imports TensorFlow,
 builds a model of the same sizes and loops over a compiled step, as the TensorFlow tutorial does.

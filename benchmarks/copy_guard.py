@@ -2,8 +2,8 @@
 
 A model is trained on Python's documentation with one passage repeated until it is memorized. Then
 it continues the start of the passage at temperature 0, and generates 100 texts at temperature
-0.8, free and with `max_copy=30`. Reported is the longest span that a text shares with the
-training text.
+0.8, without and with `max_copy=30`. The longest span that a text shares with the training text is
+reported.
 """
 
 import tempfile

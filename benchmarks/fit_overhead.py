@@ -1,8 +1,8 @@
-"""The cost of `textgen.train` beyond its training step, and what more steps per call would save.
+"""The time `textgen.train` adds to its training step, and the time more steps per call would save.
 
 `textgen` is `train` with its callbacks, schedule and input pipeline; `bare step` is the same
 compiled step, called in a loop on one window; `10 steps per call` is a compiled loop around it.
-Random tokens, whose values do not change the time; medians of the time per step.
+The tokens are random, which does not change the time; figures are medians of the time per step.
 """
 
 import statistics

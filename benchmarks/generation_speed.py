@@ -1,8 +1,8 @@
 """Tokens per second in generation: textgen, the TensorFlow tutorial and a PyTorch loop.
 
 Vocabulary 66, embedding 256, random weights, temperature 0.8, with and without top-k 40; whole
-texts through the public functions. All subjects of a size stay in memory and take turns; figures
-are medians over the turns, for all streams together. `memory limit` only reads the model's
+texts are generated through public functions. All subjects of a size stay in memory and take turns;
+figures are medians over the turns, for all streams together. `memory limit` only reads the model's
 float32 matrices, once per token of one stream.
 """
 

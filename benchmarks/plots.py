@@ -1,8 +1,8 @@
 """Plots of measurements: loss over time, and a comparison of single figures.
 
-White background and dark text, so that they are readable in GitHub's light and dark themes. The
-suffix of the file selects the format, `.svg` or `.png`; the same figures give the same file.
-Plotting needs Matplotlib, which is in the extra `notebooks`.
+They have dark text on a white background, readable in GitHub's light and dark themes. The suffix
+of the file selects the format, `.svg` or `.png`; the same figures give the same file. Plotting
+needs Matplotlib, which is in the extra `notebooks`.
 """
 
 import math
@@ -51,8 +51,8 @@ def plot_curves(curves: dict[str, list[tuple[float, float]]], path: Path, title:
     """Plot validation loss over wall-clock seconds, one line per run.
 
     The time axis is logarithmic. The name and the last loss of a line are to the right of the
-    plot, connected by a thin dotted line. A name that starts with "nanoGPT" is the reference: its
-    line is dashed and gray.
+    plot, connected to the line by a thin dotted one. A name that starts with "nanoGPT" is the
+    reference: its line is dashed and gray.
 
     Args:
         curves: Points `(seconds, nats per character)` by name.

@@ -1,16 +1,15 @@
 """Nats per character on held-out text after a budget of wall-clock time.
 
 `python -m benchmarks.quality [SOURCE]`; published figures use tinyshakespeare's input.txt. The
-first 90 % of the characters are trained on, the last 10 % scored, as nanoGPT splits them. The
+first 90 % of the characters are for training, the last 10 % are scored, the split of nanoGPT. The
 budget covers a whole process, from its start to the written weights. The held-out text is scored
-only after training, and the last weights count.
+only after training, with the last weights.
 
 Protocols: `carried`, one pass with carried state; `windows`, windows of 256 tokens that start
 from the initial state; `dynamic`, the model keeps learning from what it has scored.
 
 Parts: `ngrams`, a baseline that counts n-grams; `budgets`, the presets, with curves of loss over
-time; `ablations`; `cells`. They take an hour in all. `--quick` runs one short training of each
-part.
+time; `ablations`; `cells`. They take an hour in all. `--quick` trains briefly once per part.
 """
 
 import json
@@ -51,8 +50,8 @@ class Trial:
         case: Its name in the table.
         preset: A preset of `train.py`.
         seconds: Wall-clock budget.
-        protocols: How the result is scored; `curve`: the weights of each validation, too.
-        num_seeds: Number of trainings; their mean and range are reported.
+        protocols: Scoring protocols; `curve` also scores the weights of each validation.
+        num_seeds: Number of runs, each with its own seed; their mean and range are reported.
         flags: More flags of `train.py`.
         fraction: Fraction of the training text to train on, from its start.
     """
@@ -67,7 +66,7 @@ class Trial:
 
 
 _QUICK_SECONDS = 20
-# Prefix of the points of a curve, which are in the JSON only.
+# Prefix of the cases that are points of a curve, which are written to the JSON only.
 _POINT = "curve, after"
 _WITH_CURVE = ("carried", "curve")
 _BUDGETS = (
@@ -108,7 +107,7 @@ _CHANGES = {
         "--num-layers 2 --hidden-size 320 --residual --layer-norm"
     ),
 }
-# A recipe of a few epochs, and one of about thirteen on the first quarter of the text.
+# One recipe of a few epochs, and one of about thirteen on the first quarter of the text.
 _ABLATIONS = (
     (Trial("shakespeare", "shakespeare", 40), _CHANGES),
     (
@@ -135,7 +134,7 @@ _CELLS = {
 
 
 class TrialRunner:
-    """Runs trials on one corpus, each training in a process of its own.
+    """Runs trials on one corpus, each seed in a process of its own.
 
     Attributes:
         training_text: The first 90 % of the corpus.

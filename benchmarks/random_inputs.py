@@ -1,4 +1,4 @@
-"""Random weights and text of the speed benchmarks; their values do not change the time."""
+"""Random weights and text for the speed benchmarks; their values do not change the time."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ def random_text(num_characters: int = 300_000) -> str:
 
 
 def random_weights(sizes: Sizes) -> ModelWeights:
-    """Return the weights of a GRU model, at a scale at which its states do not saturate."""
+    """Return the weights of a GRU model, scaled so that its states do not saturate."""
     rng = np.random.default_rng(1)
 
     def draw(*shape: int) -> Float32Array:

@@ -1,8 +1,8 @@
 """`--preset auto` compared with presets tuned by hand, on texts it was not tuned on.
 
-`python -m benchmarks.sizing [SOURCE ...]`: each text is trained for the same time with `auto` and
-with the presets nearest to its kind. Scores are nats per character of the last 10 %, from the
-best validation, whose weights the run keeps. `--quick` takes the first text only.
+`python -m benchmarks.sizing [SOURCE ...]` trains on each text for the same time with `auto` and
+with two presets. Scores are nats per character of the last 10 %, from the best validation, whose
+weights the run keeps. `--quick` uses only the first text.
 """
 
 import math

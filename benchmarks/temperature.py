@@ -1,9 +1,9 @@
 """Repetition in text generated at `--temperature auto`, compared with held-out text.
 
-`python -m benchmarks.temperature [RUN]`, where RUN is a trained run directory; without it the
+`python -m benchmarks.temperature [RUN]`, where RUN is a trained run directory; without it, the
 preset `demo` is trained first. The held-out text and texts generated at temperature auto, 1 and
-0.7 are cut to the same length. Reported are the shares of distinct words, word pairs and triples,
-and of repeated 10-character spans. The distance is the mean absolute difference of the
+0.7 are cut to the same length. The figures are the shares of distinct words, word pairs and
+triples, and of repeated 10-character spans. The distance is the mean absolute difference of the
 logarithms of these shares from those of the held-out text.
 """
 

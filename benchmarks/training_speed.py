@@ -1,9 +1,9 @@
 """Tokens per second in training: `textgen.train`, stock Keras and PyTorch.
 
-Batch 64 x 100, vocabulary 66, embedding 256, AdamW with clipping; random tokens, whose values do
-not change the time. All subjects of a case stay in memory and take turns of a few steps; figures
-are medians over the turns. The case of two layers has dropout 0.3 in all subjects, and weight
-drop 0.3 in textgen, because the peers do not have it.
+Batch 64 x 100, vocabulary 66, embedding 256, AdamW with clipping; the tokens are random, which
+does not change the time. All subjects of a case stay in memory and take turns of a few steps;
+figures are medians over the turns. The case with two layers has dropout 0.3 in all subjects; only
+textgen has weight drop, 0.3, which the peers do not offer.
 """
 
 import statistics

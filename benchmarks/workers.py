@@ -1,8 +1,8 @@
 """Worker processes that take turns, so that only one of them computes at a time.
 
 A worker runs one subject and stays in memory. The parent writes a line of integers to its stdin
-for each turn; the worker answers with a line on stdout: seconds per step and peak memory. When
-the machine is slow for a minute, all subjects are measured in that minute.
+for each turn; the worker answers with a line on stdout: seconds per step and peak memory. Taking
+turns, all subjects are affected alike when the machine is slow for a minute.
 """
 
 import importlib.util
@@ -51,7 +51,7 @@ class TrainingTurns:
 
 
 def serve_generation(generate: Generate) -> None:
-    """Run a generation worker's side until there is no further turn."""
+    """Run the side of a generation worker until there is no further turn."""
     _reply(0)
     for line in sys.stdin:
         streams, top_k, steps = map(int, line.split())

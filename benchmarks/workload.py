@@ -55,7 +55,7 @@ class Sizes:
 
 
 def parse_worker() -> tuple[Sizes, str]:
-    """Return the sizes and the variant from a worker's command line."""
+    """Parse the command line of a worker; return the sizes and the variant."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--hidden-size", type=int, required=True)
     parser.add_argument("--num-layers", type=int, default=1)

@@ -1,4 +1,4 @@
-"""The subjects of the benchmarks as programs: textgen, and each peer as its documentation has it.
+"""The subjects of the benchmarks as programs: textgen, and each peer as its documentation uses it.
 
-`*_train` and `*_generate` are workers that take turns, see `benchmarks.workers`.
+`*_train` and `*_generate` are workers that take turns; see `benchmarks.workers`.
 """

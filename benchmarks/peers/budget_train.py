@@ -1,9 +1,9 @@
 """`textgen.train` as the command line runs it, within a budget of wall-clock seconds.
 
-The clock starts with the process, so the interpreter, imports, reading, compiling and writing
-count. Training validates on a small part of the training text; the held-out text is scored after
-training. No weights are selected by score: the last ones are scored. The weights of each
-validation are kept in memory and scored afterwards, for the curve of loss over time.
+The clock starts with the process, so starting the interpreter, importing, reading, compiling and
+writing count. Training validates on a small part of the training text; the held-out text is scored
+after training. The last weights are scored, not the best ones. The weights of each validation are
+kept in memory and scored at the end, for the curve of loss over time.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""Operations of traced graphs, and a GPU that Keras believes in."""
+"""The operations of traced graphs, and a simulated GPU."""
 
 import sys
 
 CUDNN_OPS = {"CudnnRNNV3", "CudnnRNNBackpropV3"}
 
 
-def believe_in_gpu(monkeypatch):
+def simulate_gpu(monkeypatch):
     """Make Keras trace a graph as it would on a machine with a GPU."""
     keras_rnn = sys.modules["keras.src.backend.tensorflow.rnn"]
     monkeypatch.setattr(keras_rnn, "_is_gpu_available", lambda: True)
@@ -23,5 +23,5 @@ def graph_ops(graph):
 
 
 def traced_ops(function):
-    """Types of the operations that a `tf.function` without arguments is traced into."""
+    """Types of the operations in the graph of a `tf.function` without arguments."""
     return graph_ops(function.get_concrete_function().graph)

@@ -1,4 +1,4 @@
-"""A block against the composition of its parts, its dropout, and its weights."""
+"""A block compared with the composition of its parts; its dropout and its weights."""
 
 from dataclasses import replace
 from typing import get_args
@@ -26,7 +26,7 @@ def make_block(config, index, kernel="fused", seed=1):
     block = Block(config, index, execution=Execution(kernel=kernel), seed=seed)
     block.build()
     rng = np.random.default_rng(seed)
-    # So that no bias is 0 and no scale is 1.
+    # Moved, so that no bias is 0 and no scale is 1.
     for variable in block.trainable_variables:
         variable.assign_add(0.3 * rng.normal(size=variable.shape))
     return block

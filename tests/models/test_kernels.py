@@ -28,10 +28,10 @@ def set_cpu_flags(monkeypatch, tmp_path, flags):
 
 
 def test_without_a_gpu_the_fused_kernel_runs_with_the_reason(no_gpu, monkeypatch):
-    monkeypatch.setattr(kernels, "why_no_gpu", lambda: "it is in the other machine")
+    monkeypatch.setattr(kernels, "why_no_gpu", lambda: "the driver is missing")
     execution = choose_execution()
     assert execution.kernel == "fused"
-    assert execution.kernel_reason == "no GPU: it is in the other machine"
+    assert execution.kernel_reason == "no GPU: the driver is missing"
 
 
 def test_the_fused_kernel_has_a_shard_per_core(no_gpu, monkeypatch):
@@ -86,7 +86,7 @@ def test_a_cpu_whose_flags_cannot_be_read_has_no_known_unit(monkeypatch, tmp_pat
         ("reference", "bfloat16", "gru", ["`kernel=reference`", "`matmul_dtype=auto`"]),
     ],
 )
-def test_what_cannot_run_is_refused_with_what_is_missing(no_gpu, kernel, matmul_dtype, cell, words):
+def test_what_cannot_run_is_refused_with_a_way_out(no_gpu, kernel, matmul_dtype, cell, words):
     with pytest.raises(DeviceError) as caught:
         choose_execution(kernel, matmul_dtype, cell)
     assert "\n" not in str(caught.value)
@@ -100,7 +100,7 @@ def test_cudnn_is_refused_for_the_plain_cell_with_a_gpu_too(one_gpu):
         choose_execution("cudnn", cell="rnn")
 
 
-def test_a_request_that_can_run_is_granted_and_recorded_as_requested(no_gpu):
+def test_a_kernel_and_dtype_that_can_run_are_used_as_requested(no_gpu):
     execution = choose_execution("reference", "float32")
     assert (execution.kernel, execution.kernel_reason) == ("reference", "requested")
     assert (execution.matmul_dtype, execution.matmul_dtype_reason) == ("float32", "requested")
@@ -108,7 +108,7 @@ def test_a_request_that_can_run_is_granted_and_recorded_as_requested(no_gpu):
 
 @pytest.mark.parametrize("kernel", get_args(ResolvedKernel))
 @pytest.mark.parametrize("matmul_dtype", get_args(ResolvedDtype))
-def test_with_a_gpu_each_dtype_is_granted_to_the_kernels_that_compute_in_it(
+def test_with_a_gpu_each_dtype_is_accepted_for_the_kernels_that_compute_in_it(
     one_gpu, kernel, matmul_dtype
 ):
     kernels_of = {"float32": {"cudnn", "fused", "reference"}, "float16": {"cudnn"}}
@@ -150,7 +150,7 @@ def test_the_reason_for_no_gpu_is_the_first_that_applies(monkeypatch, has_cuda, 
         (4, None, [None]),
     ],
 )
-def test_a_batch_is_cut_into_equal_shards_that_are_worth_a_core(shards, batch, sizes):
+def test_a_batch_is_split_into_equal_shards_of_at_least_eight_lanes(shards, batch, sizes):
     assert Execution(kernel="fused", shards=shards).shard_sizes(batch) == sizes
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.models.graphs import CUDNN_OPS, believe_in_gpu, graph_ops, nodes, traced_ops
+from tests.models.graphs import CUDNN_OPS, graph_ops, nodes, simulate_gpu, traced_ops
 from textgen.config import ModelConfig, TrainingConfig
 from textgen.corpora import TokenizedCorpus, plan_lanes, training_dataset
 from textgen.engines.tensorflow_engine import TensorFlowEngine
@@ -26,7 +26,7 @@ def make_tokens(batch, time, seed=0):
     return np.random.default_rng(seed).integers(0, 9, size=(batch, time)).astype("int32")
 
 
-def test_one_pass_equals_two_halves_with_the_state_carried():
+def test_one_pass_equals_two_passes_with_carried_state():
     model = build_language_model(CONFIG, 9)
     model.set_model_weights(perturbed(model.model_weights()))
     tokens = make_tokens(3, 12)
@@ -138,7 +138,7 @@ def test_embedding_dropout_drops_whole_tokens_in_a_step():
 
 
 @pytest.mark.parametrize("parts", [{}, {"tie_weights": True, "embedding_dim": 10}], ids=str)
-def test_a_model_with_the_bias_of_frequencies_predicts_them_and_excludes_no_token(parts):
+def test_a_model_with_the_bias_of_frequencies_predicts_them_and_rules_out_no_token(parts):
     model = build_language_model(replace(CONFIG, **parts), 9)
     counts = np.array([0, 1, 3, 7, 15, 31, 63, 127, 255])
     model.init_dense_bias(counts)
@@ -161,7 +161,7 @@ PARTS = [
 
 
 @pytest.mark.parametrize("parts", PARTS, ids=str)
-def test_every_part_computes_alike_in_both_layouts_and_in_one_hot_columns(parts):
+def test_every_part_gives_the_same_results_in_both_layouts_and_with_shards(parts):
     config = replace(CONFIG, dropout=0.0, **parts)
     tokens, models = make_tokens(5, 8), []
     for kernel, shards in (("fused", 1), ("fused", 2), ("reference", 1)):
@@ -207,7 +207,7 @@ def test_every_weight_of_every_part_is_trained(parts):
         assert np.any(tf.convert_to_tensor(gradient).numpy() != 0), variable.path
 
 
-def test_penalties_are_the_mean_squares_of_what_the_dense_layer_reads():
+def test_penalties_are_the_mean_squares_of_the_input_of_the_dense_layer_and_its_changes():
     execution = Execution(kernel="fused")
     model = build_language_model(replace(CONFIG, dropout=0.0), 9, execution=execution)
     tokens, state = make_tokens(3, 7), model.initial_state(3)
@@ -253,8 +253,8 @@ def test_layers_and_variables_keep_the_names_that_checkpoints_have():
 
 
 @pytest.fixture
-def believed_gpu(monkeypatch):
-    believe_in_gpu(monkeypatch)
+def simulated_gpu(monkeypatch):
+    simulate_gpu(monkeypatch)
 
 
 def make_small(preset, num_layers, matmul_dtype="float32", weight_drop=0.5, cell="gru"):
@@ -290,7 +290,7 @@ def training_step(model, tokens):
 @pytest.mark.parametrize("matmul_dtype", ["float32", "float16"])
 @pytest.mark.parametrize("weight_drop", [0.0, 0.5])
 def test_with_a_gpu_training_and_prefill_are_traced_with_the_cudnn_kernel(
-    believed_gpu, preset, num_layers, matmul_dtype, weight_drop
+    simulated_gpu, preset, num_layers, matmul_dtype, weight_drop
 ):
     model = make_small(preset, num_layers, matmul_dtype, weight_drop)
     tokens = tf.zeros([2, 5], tf.int32)
@@ -300,7 +300,7 @@ def test_with_a_gpu_training_and_prefill_are_traced_with_the_cudnn_kernel(
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
-def test_with_a_gpu_fit_and_the_engine_compile_the_cudnn_kernel(believed_gpu, monkeypatch, cell):
+def test_with_a_gpu_fit_and_the_engine_compile_the_cudnn_kernel(simulated_gpu, monkeypatch, cell):
     monkeypatch.setattr(kernels, "gpu_names", lambda: ["GPU:0"])
     tokens = np.arange(12, dtype=np.int32) % 11
     counts = ("train_characters", "train_bytes", "validation_characters", "validation_bytes")
@@ -311,7 +311,7 @@ def test_with_a_gpu_fit_and_the_engine_compile_the_cudnn_kernel(believed_gpu, mo
         corpus,
         batch_size=2,
         validation_lanes=1,
-        progress=Progress(total_steps=1, tokens_per_step=10),
+        progress=Progress(total_steps=1, tokens_per_step=10, clock=lambda: 0.0),
     )
     model.compile(optimizer=keras.optimizers.AdamW(), steps_per_execution=3)
     model.optimizer.build(model.language_model.trainable_variables)
@@ -322,7 +322,7 @@ def test_with_a_gpu_fit_and_the_engine_compile_the_cudnn_kernel(believed_gpu, mo
     assert "CudnnRNNV3" in graph_ops(engine._call.get_concrete_function().graph)
 
 
-def test_the_cudnn_kernel_is_kept_under_a_mirrored_strategy(believed_gpu):
+def test_a_mirrored_strategy_keeps_the_cudnn_kernel(simulated_gpu):
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])
     with strategy.scope():
         model = make_small("demo", 2)
@@ -331,7 +331,7 @@ def test_the_cudnn_kernel_is_kept_under_a_mirrored_strategy(believed_gpu):
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
-def test_float16_reaches_the_cudnn_kernel_and_weights_stay_float32(believed_gpu, cell):
+def test_float16_reaches_the_cudnn_kernel_and_weights_stay_float32(simulated_gpu, cell):
     model = make_small("demo", 1, "float16", cell=cell)
     step = training_step(model, tf.zeros([2, 5], tf.int32)).get_concrete_function()
     dtypes = {n.attr["T"].type for n in nodes(step.graph) if n.op == "CudnnRNNV3"}

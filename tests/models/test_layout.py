@@ -15,7 +15,7 @@ BATCH_MAJOR, COLUMNS = Layout.of("cudnn"), Layout.of("fused")
 WINDOW = np.arange(2 * 3 * 4).reshape(2, 3, 4)  # [batch, time, features]
 
 
-def test_only_the_fused_kernel_has_columns_and_reads_one_hot_ones():
+def test_only_the_fused_kernel_has_features_first_and_reads_one_hot_columns():
     assert COLUMNS.axes == ("time", "features", "batch")
     assert COLUMNS.one_hot and COLUMNS.features_first
     for kernel in set(get_args(ResolvedKernel)) - {"fused"}:

@@ -59,7 +59,7 @@ def test_parameters_are_those_counted_by_hand(parts, recurrent):
     ids=str,
 )
 @pytest.mark.parametrize("tokens", [0, 1, 640])
-def test_bytes_are_five_copies_of_the_weights_and_what_each_token_leaves(parts, per_token, tokens):
+def test_bytes_are_five_copies_of_the_weights_and_those_of_each_token(parts, per_token, tokens):
     config = ModelConfig(**SMALL | parts)
     weights = 5 * 4 * num_parameters(config, 10)
     assert training_bytes(config, 10, tokens) == weights + tokens * (per_token + 16 * 10)

@@ -1,4 +1,4 @@
-"""The output gate against its equation in NumPy, in both layouts."""
+"""The output gate compared with its equation in NumPy, in both layouts."""
 
 from typing import get_args
 
@@ -53,7 +53,7 @@ def test_the_gate_follows_its_equation(kernel):
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_another_input_kernel_takes_the_place_of_its_own(kernel):
+def test_a_given_input_kernel_replaces_its_own(kernel):
     gate, windows = make_gate(kernel), make_windows(1)
     other = np.random.default_rng(2).normal(size=(FEATURES, HIDDEN)).astype(np.float32)
     want = equation(gate, *windows, other)

@@ -1,4 +1,4 @@
-"""Quantized matrices: the arrays they accept, and the columns they give."""
+"""Quantized matrices and weights: accepted arrays, dequantization, and columns."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_an_int4_matrix_is_its_levels_minus_8_low_half_first():
 
 
 @pytest.mark.parametrize("matrix", [int8_matrix(3, 5), int4_matrix(20, 5)], ids=["int8", "int4"])
-def test_columns_are_those_of_the_whole(matrix):
+def test_columns_are_those_of_the_whole_matrix(matrix):
     part = matrix.columns(slice(1, 4))
     assert type(part) is type(matrix)
     np.testing.assert_array_equal(part.dequantize(), matrix.dequantize()[:, 1:4])
@@ -78,10 +78,10 @@ def test_an_int4_matrix_of_other_shapes_is_refused(rows, packed, scales, message
         ("int8", (int8_matrix(3), int8_matrix(4))),
     ],
 )
-def test_products_of_one_format_and_as_many_rows_are_required(weights_format, products):
+def test_products_must_have_one_format_and_the_same_number_of_rows(weights_format, products):
     with pytest.raises(RunError, match=f"Weights in {weights_format} must be .*Received: "):
         QuantizedWeights(weights_format=weights_format, products=products, weights_sha256="a")
 
 
-def test_the_increase_of_the_loss_is_what_quantization_adds():
+def test_the_increase_is_the_loss_after_quantization_minus_that_before():
     assert QuantizationLoss(float32=1.5, quantized=1.75).increase == 0.25

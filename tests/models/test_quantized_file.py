@@ -1,4 +1,4 @@
-"""The file of quantized weights: what is read is what was written, or an error."""
+"""The file of quantized weights: round trips bit for bit, stale files, and refusal of others."""
 
 import json
 from dataclasses import replace
@@ -29,7 +29,7 @@ def metadata_of(content):
 
 
 def write(folder, quantized, metadata=None, tensors=None):
-    """Write a file, with some entries of it replaced, and the hash made to fit."""
+    """Write a file with some entries replaced and a matching hash."""
     content = serialize_quantized(quantized)
     tensors = load(content) | (tensors or {})
     tensors = {name: array for name, array in tensors.items() if array is not None}
@@ -45,7 +45,7 @@ def read(path, quantized):
 
 
 @pytest.mark.parametrize("loss", [LOSS, None])
-def test_a_file_gives_back_the_same_arrays_and_losses(tmp_path, quantized, loss):
+def test_arrays_and_losses_are_loaded_unchanged(tmp_path, quantized, loss):
     quantized = replace(quantized, loss=loss)
     path = tmp_path / "weights.safetensors"
     path.write_bytes(serialize_quantized(quantized))
@@ -64,7 +64,7 @@ def test_equal_weights_give_equal_bytes(quantized):
     assert serialize_quantized(quantized) == serialize_quantized(replace(quantized))
 
 
-def test_the_metadata_is_that_of_the_documentation(quantized):
+def test_the_metadata_has_the_documented_entries(quantized):
     metadata = metadata_of(serialize_quantized(quantized))
     tensors = load(serialize_quantized(quantized))
     assert metadata == {
@@ -79,7 +79,7 @@ def test_the_metadata_is_that_of_the_documentation(quantized):
     assert len(tensors) == 4
 
 
-def test_no_file_and_a_stale_file_give_none(tmp_path, quantized):
+def test_a_missing_file_and_a_stale_file_give_none(tmp_path, quantized):
     assert read(tmp_path / "missing.safetensors", quantized) is None
     path = write(tmp_path, quantized)
     assert load_quantized(path, quantized.weights_format, "another hash") is None
@@ -121,20 +121,20 @@ def test_tensors_of_another_form_are_refused_with_a_way_out(tmp_path, quantized,
 
 
 @pytest.mark.parametrize("size", [0, 7, 200, -1])
-def test_a_torn_file_is_refused_with_a_way_out(tmp_path, quantized, size):
+def test_a_truncated_file_is_refused_with_a_way_out(tmp_path, quantized, size):
     path = write(tmp_path, quantized)
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(RunError, match=r"is damaged: .* Delete it: "):
         read(path, quantized)
 
 
-def test_any_changed_byte_of_the_tensors_is_noticed(tmp_path, quantized):
+def test_a_flipped_bit_of_the_tensors_is_detected(tmp_path, quantized):
     path = write(tmp_path, quantized)
     content = path.read_bytes()
     start = 8 + int.from_bytes(content[:8], "little")
-    for place in np.random.default_rng(0).integers(start, len(content), 20):
+    for position in np.random.default_rng(0).integers(start, len(content), 20):
         changed = bytearray(content)
-        changed[place] ^= 16
+        changed[position] ^= 16
         path.write_bytes(changed)
         with pytest.raises(RunError, match="sha256"):
             read(path, quantized)

@@ -1,4 +1,4 @@
-"""A recurrent layer: its kernels against Keras, its weights, weight drop, and cuDNN."""
+"""A recurrent layer: its kernels compared with Keras, its weights, weight drop, and cuDNN."""
 
 from functools import partial
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.models.graphs import CUDNN_OPS, believe_in_gpu, traced_ops
+from tests.models.graphs import CUDNN_OPS, simulate_gpu, traced_ops
 from tests.models.recurrence.oracles import CELLS, STATES, STOCK, relative_error
 from textgen.models.recurrent import RecurrentLayer
 from textgen.models.weights import GATES, LayerWeights
@@ -63,7 +63,7 @@ def test_parts_of_a_window_with_a_carried_state_equal_one_pass(cell, kernel):
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("kernel", ["fused", "reference"])
-def test_given_kernels_take_the_place_of_the_layers_own(cell, kernel):
+def test_given_kernels_replace_the_layers_own(cell, kernel):
     layer, inputs, state = make_layer_and_data(cell, kernel)
     arrays = layer.arrays()
     kernels = {name: arrays[name] / 2 for name in ("input_kernel", "recurrent_kernel")}
@@ -75,7 +75,7 @@ def test_given_kernels_take_the_place_of_the_layers_own(cell, kernel):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_arrays_fit_layer_weights_and_are_returned_as_they_were_set(cell):
+def test_arrays_are_copies_in_the_form_of_layer_weights_and_equal_those_set(cell):
     layer, *_ = make_layer_and_data(cell, "fused")
     arrays = layer.arrays()
     weights = LayerWeights(**{name: np.float32(value) for name, value in arrays.items()})
@@ -127,7 +127,7 @@ def test_only_the_fused_kernel_computes_in_the_dtype_of_the_call(kernel):
 
 
 @pytest.mark.parametrize("matmul_dtype, limit", [("float32", 2e-6), ("float16", 5e-3)])
-def test_the_plain_cell_runs_in_keras_where_cudnn_was_chosen(matmul_dtype, limit):
+def test_the_plain_cell_runs_keras_own_loop_under_the_kernel_cudnn(matmul_dtype, limit):
     layer, inputs, state = make_layer_and_data("rnn", "reference")
     stock = make_layer("rnn", "cudnn", matmul_dtype=matmul_dtype)
     stock.set_arrays(**layer.arrays())
@@ -154,7 +154,7 @@ def test_without_a_gpu_cudnn_raises_instead_of_falling_back(cell):
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 @pytest.mark.parametrize("weight_drop", [0.0, 0.5])
 def test_with_a_gpu_a_layer_is_traced_with_the_cudnn_kernel(monkeypatch, cell, weight_drop):
-    believe_in_gpu(monkeypatch)
+    simulate_gpu(monkeypatch)
     layer = make_layer(cell, "cudnn", hidden=8, weight_drop=weight_drop)
 
     @tf.function

@@ -1,4 +1,4 @@
-"""Weights as arrays: shapes, names, sizes, and what they contradict in a configuration."""
+"""Weights as arrays: shapes, names, sizes, and mismatches with a configuration."""
 
 import dataclasses
 import re
@@ -45,7 +45,7 @@ def test_tensors_have_the_names_and_shapes_of_keras(weights):
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
-def test_weights_are_returned_by_the_inverse_of_to_tensors(cell):
+def test_from_tensors_is_the_inverse_of_to_tensors(cell):
     weights = make_full_weights(cell)
     tensors = weights.to_tensors()
     again = ModelWeights.from_tensors(tensors, residual=True)

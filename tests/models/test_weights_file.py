@@ -1,4 +1,4 @@
-"""The file of the weights: equal after a round trip, and refused when anything is wrong."""
+"""The file of the weights: round trips bit for bit, and refusal of damaged or foreign files."""
 
 import json
 
@@ -73,7 +73,7 @@ def test_equal_weights_give_equal_bytes(weights):
     assert serialize_weights(weights, TOKENIZER) == serialize_weights(again, TOKENIZER)
 
 
-def test_every_flipped_byte_is_noticed(file):
+def test_a_flipped_bit_is_detected_anywhere_in_the_file(file):
     content = file.read_bytes()
     for position in range(0, len(content), 13):
         damaged = bytearray(content)

@@ -1,4 +1,4 @@
-"""Random arguments of a recurrence, and other implementations to compare with."""
+"""Random arguments for a recurrence, and other implementations to compare with."""
 
 from functools import partial
 

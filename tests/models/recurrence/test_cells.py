@@ -1,4 +1,4 @@
-"""The cells of the fused kernel: one step and its derivatives against equations and autodiff."""
+"""The cells of the fused kernel: one step against equations, its derivatives against autodiff."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ import tensorflow as tf
 from tests.models.recurrence.oracles import CELLS, STATES, make_arguments, numpy_step
 from textgen.models.recurrence.cells import FUSED_CELLS
 
-# Tests run in float64: eps is 2e-16, so that 1e-12 leaves a factor of thousands for rounding.
+# Tests run in float64: eps is 2e-16, so 1e-12 leaves a factor of thousands for rounding.
 TOLERANCE = {"rtol": 1e-12, "atol": 1e-12}
 
 
@@ -57,12 +57,12 @@ def test_the_backward_step_gives_the_derivatives_of_the_forward_step(cell):
     d_pieces, d_states = fused.backward_step(tuple(upstream), saved, through_product)
     for value, truth in zip(d_states, want[:-1], strict=True):
         np.testing.assert_allclose(value, truth, **TOLERANCE)
-    # A bias is added to each piece, so that its gradient is the sum over the lanes.
+    # A bias is added to each piece, so its gradient is the sum over the lanes.
     np.testing.assert_allclose(tf.reduce_sum(d_pieces, axis=1)[:, None], want[-1], **TOLERANCE)
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_saved_tensors_have_the_shapes_that_the_cell_announces(cell):
+def test_saved_tensors_have_the_shapes_that_the_cell_declares(cell):
     x, states, *weights = make_step(cell)
     _, _, saved = run_step(cell, x, states, *weights)
     fused = FUSED_CELLS[cell]

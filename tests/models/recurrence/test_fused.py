@@ -1,4 +1,4 @@
-"""The fused kernel: outputs, states and gradients against the reference in float64 and Keras."""
+"""The fused kernel: outputs, states and gradients equal the reference in float64, and Keras."""
 
 from functools import partial
 
@@ -18,9 +18,9 @@ from tests.models.recurrence.oracles import (
 )
 from textgen.models.recurrence.fused import fused_recurrence
 
-# Errors are relative to the norm over all values of all draws. In float32 they are at most 6e-7, so
-# that 1e-5 leaves a factor of 16 for another order of summation. In bfloat16, whose unit roundoff
-# is 4e-3, they are at most 7.1e-3 with oneDNN and 9.1e-3 with Eigen, which rounds partial sums.
+# Errors are relative to the norm over all values of all draws. In float32 they are at most 6e-7;
+# 1e-5 leaves a factor of 16 for another order of summation. In bfloat16, whose unit roundoff is
+# 4e-3, they are at most 7.1e-3 with oneDNN and 9.1e-3 with Eigen, which rounds partial sums.
 LIMITS = [("float32", 1e-5), ("bfloat16", 1e-2)]
 
 
@@ -47,7 +47,7 @@ def test_outputs_and_gradients_equal_the_reference_in_float64(
         got.append(outputs_and_gradients(kernel, single, upstream))
         want.append(outputs_and_gradients(partial(reference, cell), double, upstream))
     assert got[0][0].dtype == matmul_dtype
-    # Each over all draws: in a single small one, terms may cancel to nearly nothing.
+    # Each over all draws: in a single small one, terms may nearly cancel.
     for values, truths in zip(zip(*got, strict=True), zip(*want, strict=True), strict=True):
         assert relative_error(values, truths) < limit
 
@@ -65,7 +65,7 @@ def test_outputs_and_gradients_equal_those_of_keras(cell, matmul_dtype, limit):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_trace_with_unknown_time_and_batch_serves_every_size(cell):
+def test_a_trace_with_unknown_time_and_batch_is_valid_for_every_size(cell):
     _, _, *weights = (tf.constant(v, tf.float32) for v in make_arguments(cell, 1, 1, 5, 8, 0))
     states = STATES[cell] * 8
 

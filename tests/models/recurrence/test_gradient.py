@@ -1,4 +1,4 @@
-"""The backward pass: blocks of any length give the same gradients; inputs are optional."""
+"""The backward pass: gradients for blocks of any length; those of the inputs are optional."""
 
 from functools import partial
 
@@ -19,7 +19,7 @@ from textgen.models.recurrence.fused import fused_recurrence
 from textgen.models.recurrence.gradient import ForwardPass, backward
 from textgen.models.recurrence.step_lists import empty_stack, push
 
-# Tests run in float64: eps is 2e-16, so that 1e-11 leaves a factor of thousands for rounding.
+# Tests run in float64: eps is 2e-16, so 1e-11 leaves a factor of thousands for rounding.
 TOLERANCE = {"rtol": 1e-11, "atol": 1e-11}
 
 
@@ -36,7 +36,7 @@ def test_blocks_of_any_length_give_the_gradients_of_the_reference(cell, block, m
 
 
 @pytest.mark.parametrize("time", [24, 25, 26, 50, 51])
-def test_lengths_around_the_borders_of_blocks_give_the_gradients_of_the_reference(time):
+def test_lengths_near_multiples_of_a_block_give_the_gradients_of_the_reference(time):
     arguments = [tf.constant(value) for value in make_arguments("gru", time, 2, 3, 4, time)]
     upstream = make_upstream("gru", time, 2, 4, 1)
     got = outputs_and_gradients(partial(fused_recurrence, cell="gru"), arguments, upstream)

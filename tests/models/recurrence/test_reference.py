@@ -1,16 +1,10 @@
-"""The reference recurrence against the equations in NumPy, worked values and Keras's layers."""
+"""The reference recurrence compared with equations in NumPy, worked values and Keras's layers."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.models.recurrence.oracles import (
-    CELLS,
-    STATES,
-    STOCK,
-    make_arguments,
-    numpy_step,
-)
+from tests.models.recurrence.oracles import CELLS, STATES, STOCK, make_arguments, numpy_step
 from textgen.models.recurrence.reference import reference_recurrence
 
 

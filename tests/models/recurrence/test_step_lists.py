@@ -7,7 +7,7 @@ import tensorflow as tf
 from textgen.models.recurrence.step_lists import empty_stack, flat, pop, push, step_list, unflat
 
 
-def test_a_stack_returns_the_last_tensor_first_and_leaves_the_stack_it_got_unchanged():
+def test_a_stack_pops_the_last_tensor_first_and_is_not_changed_by_it():
     empty = empty_stack([2], tf.float32)
     one = push(empty, tf.constant([1.0, 2.0]))
     two = push(one, tf.constant([3.0, 4.0]))
@@ -39,7 +39,7 @@ def test_a_list_is_stacked_in_the_order_of_its_steps_and_can_be_read_twice():
     np.testing.assert_array_equal(steps.stack(), [[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]])
 
 
-def test_flat_puts_the_steps_of_a_row_side_by_side_and_unflat_is_its_inverse():
+def test_flat_concatenates_the_steps_of_each_row_and_unflat_is_its_inverse():
     steps = tf.constant([[[1, 2], [3, 4], [5, 6]], [[7, 8], [9, 10], [11, 12]]])  # 2 steps
     columns = flat(steps)
     np.testing.assert_array_equal(columns, [[1, 2, 7, 8], [3, 4, 9, 10], [5, 6, 11, 12]])
