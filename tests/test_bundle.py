@@ -227,7 +227,7 @@ def test_quantized_weights_that_lose_too_much_are_refused_at_every_load(copied_r
     losses = iter([1.0, 1.006])
     monkeypatch.setattr("textgen.bundle._validation_loss", lambda *_: lambda _: next(losses))
     for _ in range(2):
-        with pytest.raises(RunError, match=r"`weights_format` int8 .* Received: 0\.0060"):
+        with pytest.raises(RunError, match=r"int8 weights .* Received: 0\.0060"):
             textgen.load(copied_run.path, weights_format="int8")
 
 

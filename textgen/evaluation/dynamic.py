@@ -256,5 +256,5 @@ def _require_finite(is_finite: bool) -> None:
     if not is_finite:
         raise TrainingError(
             "The weights must stay finite while they are updated on the text. Received: NaN or "
-            "infinity. Pass a `DynamicConfig` with a lower learning rate."
+            "infinity. Lower `DynamicConfig.learning_rate`."
         )
