@@ -485,7 +485,7 @@ def load(
 
     Args:
         run_dir: The run directory; it may have been moved.
-        engine: Implementation that computes the logits; they differ by float rounding only.
+        engine: Implementation that computes the logits; all agree up to float rounding.
         weights_format: Numeric format of the weights used for inference. For int8 and int4 the
             weights are quantized once per run, and their loss is measured on the validation text.
 

@@ -74,7 +74,7 @@ class GenerateCommand:
     unknown: UnknownPolicy = "error"
     """What to do with a character of the prompt that the vocabulary lacks."""
     engine: EngineName = "auto"
-    """Implementation that computes the logits; they differ by float rounding only."""
+    """Implementation that computes the logits; all agree up to float rounding."""
     weights_format: WeightsFormat = "float32"
     """Numeric format of the weights; int8 and int4 are faster, and refused if they cost more than
     0.005 nats per token."""
