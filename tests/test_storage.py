@@ -236,6 +236,8 @@ def test_the_remedy_of_a_damaged_file_is_the_one_of_the_caller(tmp_path):
     for reader in (read_json_object, read_safetensors):
         with pytest.raises(RunError, match=r"\. Delete it\.$"):
             reader(tmp_path / "file", missing=MISSING, remedy="Delete it.")
+    with pytest.raises(RunError, match=r"schema_version\. Delete it\.$"):
+        require_known_schema("x.json", None, newest=3, remedy="Delete it.")
 
 
 @pytest.mark.parametrize("received, version", [(1, 1), ("2", 2), ("03", 3), (-1, -1)])

@@ -179,13 +179,16 @@ def read_safetensors(
         raise damaged_file(path, error, remedy) from error
 
 
-def require_known_schema(path: Path | str, received: object, newest: int) -> int:
+def require_known_schema(
+    path: Path | str, received: object, newest: int, remedy: str = _REMEDY
+) -> int:
     """Check the schema version of a file.
 
     Args:
         path: The file, for the message.
         received: The file's `schema_version`: an integer, or its digits as a string.
         newest: The latest schema that this program knows.
+        remedy: What to do about a file without a version, as the last sentence of the error.
 
     Returns:
         The version.
@@ -195,7 +198,7 @@ def require_known_schema(path: Path | str, received: object, newest: int) -> int
     """
     version = int(received) if isinstance(received, str) and _is_number(received) else received
     if not isinstance(version, int) or isinstance(version, bool):
-        raise damaged_file(path, "it has no schema_version")
+        raise damaged_file(path, "it has no schema_version", remedy)
     if version > newest:
         raise RunError(
             f"The schema_version of {path} must be at most {newest}. "

@@ -88,7 +88,7 @@ def test_a_missing_file_and_a_stale_file_give_none(tmp_path, quantized):
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"schema_version": None}, "it has no schema_version"),
+        ({"schema_version": None}, "it has no schema_version. Delete it: "),
         ({"schema_version": "2"}, "must be at most 1. Received: 2"),
         ({"tensors_sha256": "0"}, "sha256"),
         ({"tensors_sha256": None}, "sha256"),

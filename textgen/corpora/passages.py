@@ -96,7 +96,7 @@ class PassageIndex:
         """
         missing = f"The index {path} does not exist. Build it from the training text."
         metadata, tensors = read_safetensors(path, missing=missing, remedy=_REMEDY)
-        require_known_schema(path, metadata.get("schema_version"), SCHEMA_VERSION)
+        require_known_schema(path, metadata.get("schema_version"), SCHEMA_VERSION, _REMEDY)
         order, text_sha256 = tensors.get("order"), metadata.get("text_sha256", "")
         if order is None or _digest(order, text_sha256) != metadata.get("sha256"):
             raise damaged_file(path, "its content does not match its sha256", _REMEDY)

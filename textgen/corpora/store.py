@@ -68,7 +68,7 @@ class TokenizedCorpus:
         """
         missing = f"The tokenized corpus {path} does not exist. {_REMEDY}"
         metadata, arrays = read_safetensors(path, missing=missing, remedy=_REMEDY)
-        require_known_schema(path, metadata.get("schema_version"), SCHEMA_VERSION)
+        require_known_schema(path, metadata.get("schema_version"), SCHEMA_VERSION, _REMEDY)
         try:
             counts = {name: int(metadata[name]) for name in _COUNTS}
             sha256 = _digest(arrays, metadata)

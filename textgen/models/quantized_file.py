@@ -81,7 +81,7 @@ def load_quantized(
         return None
     missing = f"{path} was deleted while it was read. Try again."
     metadata, tensors = read_safetensors(path, missing=missing, remedy=_REMEDY)
-    require_known_schema(path, metadata.get("schema_version"), QUANTIZED_SCHEMA_VERSION)
+    require_known_schema(path, metadata.get("schema_version"), QUANTIZED_SCHEMA_VERSION, _REMEDY)
     if metadata.get("tensors_sha256") != tensors_sha256(tensors):
         raise damaged_file(path, "its tensors do not match their sha256", _REMEDY)
     if metadata.get("format") != weights_format:

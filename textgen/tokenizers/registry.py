@@ -68,7 +68,7 @@ def load_tokenizer(folder: str | PathLike[str]) -> Tokenizer:
         raise TokenizerError(f"`folder` must be a path. Received: {describe_value(folder)}.")
     path = Path(folder) / HEADER_FILE
     header = read_json_object(path, missing=_missing(path), remedy=_REMEDY)
-    require_known_schema(path, header.get("schema_version"), SCHEMA_VERSION)
+    require_known_schema(path, header.get("schema_version"), SCHEMA_VERSION, _REMEDY)
     kind = header.get("kind")
     try:
         if kind == "char":

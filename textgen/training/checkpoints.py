@@ -113,7 +113,7 @@ def _read(path: Path) -> _Checkpoint:
     """Return the content of a file, its tensors under the names of this schema."""
     missing = f"{path} is missing: there is nothing to resume. Start over with `overwrite`."
     metadata, tensors = read_safetensors(path, missing=missing, remedy=_REMEDY)
-    version = require_known_schema(path, metadata.get("schema_version"), SCHEMA_VERSION)
+    version = require_known_schema(path, metadata.get("schema_version"), SCHEMA_VERSION, _REMEDY)
     if version < _MIN_SCHEMA_VERSION:
         raise RunError(
             f"{path} must have a schema_version of at least {_MIN_SCHEMA_VERSION} to be resumed. "
