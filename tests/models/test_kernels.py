@@ -135,7 +135,7 @@ def test_with_a_gpu_each_dtype_is_accepted_for_the_kernels_that_compute_in_it(
 )
 def test_the_reason_for_no_gpu_is_the_first_that_applies(monkeypatch, has_cuda, libraries, reason):
     monkeypatch.setattr(tf.test, "is_built_with_cuda", lambda: has_cuda)
-    monkeypatch.setattr(kernels, "library_is_there", lambda name: name in libraries)
+    monkeypatch.setattr(kernels, "can_load_library", lambda name: name in libraries)
     assert kernels.why_no_gpu() == reason
 
 

@@ -70,7 +70,7 @@ def test_settings_that_are_unavailable_here_are_diagnosed_with_the_fastest_kerne
     ],
 )
 def test_the_first_cause_that_applies_is_the_reason(without_gpu, monkeypatch, found, reason):
-    monkeypatch.setattr(kernels, "library_is_there", found.get)
+    monkeypatch.setattr(kernels, "can_load_library", found.get)
     monkeypatch.setattr(tf.test, "is_built_with_cuda", lambda: True)
     assert reason in diagnose()["gpu"]["reason"]
 
@@ -81,14 +81,14 @@ def test_a_tensorflow_without_cuda_is_the_first_reason(without_gpu, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    "is_there, version, shown", [(False, "12.9", None), (True, "12.9", "12.9"), (True, None, "yes")]
+    "can_load, version, shown", [(False, "12.9", None), (True, "12.9", "12.9"), (True, None, "yes")]
 )
-def test_a_gpu_library_has_the_version_of_its_package(monkeypatch, is_there, version, shown):
-    monkeypatch.setattr(doctor, "library_is_there", lambda name: is_there)
+def test_a_gpu_library_has_the_version_of_its_package(monkeypatch, can_load, version, shown):
+    monkeypatch.setattr(doctor, "can_load_library", lambda name: can_load)
     monkeypatch.setattr(doctor, "installed_version", lambda package: version)
     found = diagnose()["gpu"]["found"]
     assert (found["cuda"], found["cudnn"]) == (shown, shown)
-    assert found["driver"] == ("yes" if is_there else None)
+    assert found["driver"] == ("yes" if can_load else None)
 
 
 def test_instruction_sets_are_those_among_the_flags_of_the_cpu(monkeypatch):

@@ -130,7 +130,7 @@ def limit_threads() -> bool:
     return True
 
 
-def library_is_there(name: str) -> bool:
+def can_load_library(name: str) -> bool:
     """Return whether the library `name` of `GPU_LIBRARIES` can be loaded."""
     try:
         ctypes.CDLL(GPU_LIBRARIES[name])
@@ -143,7 +143,7 @@ def why_no_gpu() -> str:
     """Return why TensorFlow cannot use a GPU: the first of the possible causes that applies."""
     if not tf.test.is_built_with_cuda():
         return "this TensorFlow is built without CUDA"
-    missing = [name for name in GPU_LIBRARIES if not library_is_there(name)]
+    missing = [name for name in GPU_LIBRARIES if not can_load_library(name)]
     if "driver" in missing:
         return f"there is no NVIDIA driver ({GPU_LIBRARIES['driver']} not found)"
     if missing:

@@ -15,10 +15,10 @@ from textgen.errors import DeviceError
 from textgen.models.kernels import (
     GPU_LIBRARIES,
     Execution,
+    can_load_library,
     choose_execution,
     cpu_flags,
     gpu_names,
-    library_is_there,
     why_no_gpu,
 )
 from textgen.training.throughput import measure_tokens_per_second
@@ -93,7 +93,7 @@ def _gpu() -> dict[str, Any]:
 
 def _library_version(name: str) -> str | None:
     """Return the version of a GPU library, `"yes"` if it is unknown, None without the library."""
-    if not library_is_there(name):
+    if not can_load_library(name):
         return None
     package = _GPU_PACKAGES.get(name)
     return (package and installed_version(package)) or "yes"
