@@ -50,7 +50,7 @@ def sort_suffixes(text: str) -> Int32Array:
 
 
 def _initial_keys(text: str) -> tuple[Int64Array, int]:
-    """Return the first characters of each suffix packed into one number, and how many there are."""
+    """Return the first characters of each suffix packed into one number, and their number."""
     alphabet, ranks = np.unique(code_points(text), return_inverse=True)
     keys, width, bits = ranks.astype(np.int64) + 1, 1, len(alphabet).bit_length()
     while 2 * bits <= _MAX_KEY_BITS and width < len(keys):

@@ -236,7 +236,7 @@ class DeferInterrupt(keras.callbacks.Callback):
     """Defers Ctrl-C until the training state is consistent, then raises `KeyboardInterrupt`.
 
     The state is consistent between two calls of the step function. After the last call before a
-    validation the validation is completed as well: a checkpoint of that step must include it.
+    validation, the validation is completed too: a checkpoint of that step must include it.
 
     Attributes:
         is_consistent: False after a second Ctrl-C, which interrupts immediately.
