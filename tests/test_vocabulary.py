@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 AVOID = {
     r"\bby heart\b": "overfit",
     r"\bpay(s|ing)? (for|a|the)\b|\b(a model|it) pays\b": "score, cost",
-    r"\bbehind\b": "after",
+    r"(?<!look-)\bbehind\b": "after",
     r"\b(go|goes|going|went|gone) on\b": "continue, resume, advance",
     r"\b(stand|stands|stood|lie|lies) (in|on|at|beside|behind|under|there)\b": "is in, contains",
     r"\bby itself\b": "automatically, alone",

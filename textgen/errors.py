@@ -15,6 +15,9 @@ A message says what was expected, what was received, and what to do about it. Th
 prints it as one line on stderr and exits with code 2.
 """
 
+# Characters of a received value that a message shows.
+MAX_SHOWN = 60
+
 
 class TextgenError(Exception):
     """Base class of all exceptions of textgen."""
@@ -46,3 +49,10 @@ class DeviceError(TextgenError):
 
 class DependencyError(TextgenError):
     """An optional package is not installed, or is too old."""
+
+
+def describe_value(value: object) -> str:
+    """Return the beginning of a value and its type in one line, for a message."""
+    words = " ".join(repr(value).split())
+    shown = words if len(words) <= MAX_SHOWN else words[: MAX_SHOWN - 1] + "…"
+    return shown if isinstance(value, str) else f"{shown} ({type(value).__name__})"

@@ -11,7 +11,6 @@ from textgen.tokenizers.base import (
     check_encoding,
     check_text,
     check_token_ids,
-    describe_value,
     fingerprint_files,
     header_file,
 )
@@ -82,11 +81,3 @@ def test_ids_that_are_not_integers_in_one_axis_are_refused(token_ids):
 def test_an_id_outside_the_vocabulary_is_refused(token_id):
     with pytest.raises(TokenizerError, match=rf"in \[0, 9\)\. Received: {token_id}"):
         check_token_ids([token_id], 9)
-
-
-def test_a_description_is_one_short_line():
-    assert describe_value(5) == "5 (int)"
-    described = describe_value({"a\nb": "c" * 1000})
-    assert described.startswith("{'a\\nb': 'ccc") and described.endswith("… (dict)")
-    assert len(described) < 80
-    assert "\n" not in describe_value(np.zeros((3, 3)))

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import numpy as np
 
 from textgen.config.limits import Check, Limits, require, require_within
-from textgen.errors import ConfigError
+from textgen.errors import ConfigError, describe_value
 
 T = TypeVar("T")
 
@@ -102,10 +102,10 @@ def convert(value: Any, hint: Any, name: str) -> Any:
         found = _as(value, part)
         if found is not _MISMATCH:
             return found
-    shown = repr(value) if isinstance(value, str) else f"{value!r} ({type(value).__name__})"
     choices = [c for part in _alternatives(hint) for c in get_args(part) if isinstance(c, str)]
     hint_text = suggestion(value.lower(), choices) if isinstance(value, str) else ""
-    raise ConfigError(f"`{name}` must be {_describe(hint)}. Received: {shown}.{hint_text}")
+    received = describe_value(value)
+    raise ConfigError(f"`{name}` must be {_describe(hint)}. Received: {received}.{hint_text}")
 
 
 def from_values(cls: type[T], values: dict[str, Any]) -> T:

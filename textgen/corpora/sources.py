@@ -13,8 +13,7 @@ from typing import BinaryIO
 from textgen.config import CorpusConfig
 from textgen.corpora.documents import join_documents
 from textgen.corpora.tfds import read_tfds
-from textgen.errors import CorpusError
-from textgen.tokenizers.base import describe_value
+from textgen.errors import CorpusError, describe_value
 
 
 def read_corpus(config: CorpusConfig, stdin: BinaryIO | None = None) -> str:

@@ -4,8 +4,7 @@ The split counts characters, so it does NOT depend on the tokenizer.
 """
 
 from textgen.config import CorpusConfig, check_setting
-from textgen.errors import CorpusError
-from textgen.tokenizers.base import describe_value
+from textgen.errors import CorpusError, describe_value
 
 
 def split_text(text: str, validation_fraction: float) -> tuple[str, str]:

@@ -263,14 +263,14 @@ class _ChoiceRecorder:
 
 @dataclass(frozen=True, eq=False)
 class _SamplingPlan:
-    """What the rows of equal settings share.
+    """The parts that rows of equal settings share.
 
     Attributes:
         tokenizer: The model's.
         sampling: The settings.
         stop_rule: The conditions that end a text.
         bias: `[vocab_size]`, added to the logits; None: no bias.
-        factories: What makes the restraints of a row, in the order they are applied.
+        factories: Makers of the restraints of a row, in the order they are applied.
     """
 
     tokenizer: Tokenizer

@@ -13,7 +13,7 @@ import numpy as np
 
 from textgen.arrays import Int64Array, IntArray, TokenIds
 from textgen.config import TokenizerConfig, UnknownPolicy, check_setting
-from textgen.errors import TokenizerError
+from textgen.errors import TokenizerError, describe_value
 
 HEADER_FILE = "tokenizer.json"
 SCHEMA_VERSION = 1
@@ -171,9 +171,3 @@ def check_token_ids(token_ids: IntArray | Sequence[int], vocab_size: int) -> Int
             "Decode with the tokenizer that encoded the text."
         )
     return received.astype(np.int64)
-
-
-def describe_value(value: object) -> str:
-    """Return the beginning of a value and its type in one line, for a message."""
-    words = " ".join(repr(value).split())
-    return f"{words if len(words) <= 60 else words[:59] + '…'} ({type(value).__name__})"

@@ -4,7 +4,7 @@ from os import PathLike
 from pathlib import Path
 
 from textgen.config import TokenizerConfig
-from textgen.errors import RunError, TokenizerError
+from textgen.errors import RunError, TokenizerError, describe_value
 from textgen.storage import (
     damaged_file,
     read_json_object,
@@ -16,7 +16,6 @@ from textgen.tokenizers.base import (
     SCHEMA_VERSION,
     Tokenizer,
     check_text,
-    describe_value,
 )
 from textgen.tokenizers.char import CharTokenizer
 from textgen.tokenizers.subword import MODEL_FILE, SubwordTokenizer, train_subwords

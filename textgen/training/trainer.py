@@ -22,13 +22,12 @@ from textgen.corpora import (
     split_text,
     tokenize_corpus,
 )
-from textgen.errors import ConfigError
+from textgen.errors import ConfigError, describe_value
 from textgen.models.kernels import Execution, choose_execution, gpu_names, limit_threads
 from textgen.models.memory import available_bytes, require_memory
 from textgen.presets import require_applied
 from textgen.runs import RunDirectory, unused_run
 from textgen.tokenizers import Tokenizer, build_tokenizer
-from textgen.tokenizers.base import describe_value
 from textgen.training.session import Session, build_session
 
 _log = logging.getLogger("textgen")

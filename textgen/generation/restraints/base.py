@@ -33,7 +33,7 @@ class Restraint(Protocol):
 
 
 class RestraintFactory(Protocol):
-    """What the rows of equal settings share: the tables, compiled once."""
+    """The part of a restraint that rows of equal settings share: its tables, compiled once."""
 
     def start(self) -> Restraint:
         """Return the restraint of a new row."""
