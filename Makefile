@@ -9,9 +9,10 @@ UV = $(VENV)/bin/uv
 LOCK = $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(LOCK_FLAGS)
 
+# All tests of a file run in one process; a process takes about 1 GB.
+PARALLEL = --numprocesses auto --maxprocesses 4 --dist loadfile
 # What the oldest and the other interpreters run: every engine, sampler and tokenizer, one training.
 QUICK_TESTS = tests/sampling tests/tokenizers tests/engines tests/generation tests/cli
-QUICK_FLAGS =
 OTHER_PYTHONS ?= 3.12 3.13
 
 # The text and the run that some benchmarks need.
@@ -28,7 +29,7 @@ demo: $(VENV)/.installed  ## train the demo model and generate 500 characters
 	$(RUN_PYTHON) generate.py runs/demo --prompt "The " --max-new-tokens 500
 
 test: $(VENV)/.installed-dev  ## run the test suite and measure its coverage
-	$(RUN_PYTHON) -m pytest --cov
+	$(RUN_PYTHON) -m pytest $(PARALLEL) --cov
 
 check: $(VENV)/.installed-dev  ## check style, docstrings, types and spelling
 	$(RUN_PYTHON) -m ruff check .
@@ -65,7 +66,7 @@ test-lowest: $(VENV)/.installed-dev  ## run the quick tests with the lowest vers
 	VIRTUAL_ENV=.venv-lowest $(UV) pip install --quiet --resolution lowest-direct \
 		-r pyproject.toml --extra all --group test
 	VIRTUAL_ENV=.venv-lowest $(UV) pip install --quiet --no-deps --editable .
-	.venv-lowest/bin/python -m pytest $(QUICK_FLAGS) $(QUICK_TESTS)
+	.venv-lowest/bin/python -m pytest $(PARALLEL) $(QUICK_TESTS)
 
 test-pythons: $(VENV)/.installed-dev  ## run the quick tests on the other interpreters that are installed
 	for version in $(OTHER_PYTHONS); do \
@@ -74,7 +75,7 @@ test-pythons: $(VENV)/.installed-dev  ## run the quick tests on the other interp
 	done
 
 test-quick: $(VENV)/.installed-dev
-	$(RUN_PYTHON) -m pytest $(QUICK_FLAGS) $(QUICK_TESTS)
+	$(RUN_PYTHON) -m pytest $(PARALLEL) $(QUICK_TESTS)
 
 clean:  ## remove the virtual environments, build outputs and caches
 	rm -rf $(VENV) .venv-* build dist .coverage .*_cache .hypothesis
