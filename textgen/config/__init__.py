@@ -46,9 +46,10 @@ from textgen.config.run import (
     TrainingConfig,
     UnknownPolicy,
 )
-from textgen.config.sampling import SamplingConfig, parse_bias
+from textgen.config.sampling import STOP_SETTINGS, SamplingConfig, parse_bias
 
 __all__ = [
+    "STOP_SETTINGS",
     "Cell",
     "CorpusConfig",
     "DynamicConfig",

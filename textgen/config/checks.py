@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import numpy as np
 
-from textgen.config.limits import Check, Limits, require, require_within
+from textgen.config.limits import Check, Limits, require_within
 from textgen.errors import ConfigError, describe_value
 
 T = TypeVar("T")
@@ -250,16 +250,3 @@ def _describe_one(hint: Any, limits: str) -> str:
         return f"a list, each entry {_describe(get_args(hint)[0])}"
     name = _NAMES.get(hint, f"a {getattr(hint, '__name__', hint)}")
     return name + limits if hint in (int, float) else name
-
-
-__all__ = [
-    "check_argument",
-    "check_setting",
-    "check_settings",
-    "choices_of",
-    "convert",
-    "describe_setting",
-    "from_values",
-    "require",
-    "suggestion",
-]

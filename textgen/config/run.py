@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 import tyro
 
-from textgen.config.checks import check_settings, from_values, require
+from textgen.config.checks import check_settings, from_values
 from textgen.config.limits import (
     AT_LEAST_ONE,
     AT_LEAST_ZERO,
@@ -15,6 +15,7 @@ from textgen.config.limits import (
     NOT_EMPTY,
     POSITIVE,
     Limits,
+    require,
 )
 from textgen.config.migrations import SCHEMA_VERSION, migrate_config
 from textgen.errors import ConfigError

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from textgen.config.checks import check_settings, require
+from textgen.config.checks import check_settings
 from textgen.config.limits import (
     AT_LEAST_ONE,
     AT_LEAST_ZERO,
@@ -16,6 +16,7 @@ from textgen.config.limits import (
     POSITIVE_FRACTION,
     Check,
     Limits,
+    require,
 )
 
 
@@ -35,6 +36,20 @@ def _are_biases(pairs: tuple[str, ...]) -> bool:
 
 
 Texts = Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], NOT_EMPTY_TEXTS]
+
+
+# The settings that decide when a text ends; the seed and all others decide what it contains.
+STOP_SETTINGS = frozenset(
+    {
+        "include_stop",
+        "max_new_tokens",
+        "min_new_tokens",
+        "stop",
+        "stop_at_document",
+        "stop_at_sentence",
+        "stop_regex",
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)

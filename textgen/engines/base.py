@@ -9,24 +9,11 @@ from dataclasses import fields
 from typing import Protocol, runtime_checkable
 
 from textgen.arrays import Float32Array, Float64Array, Int32Array, IntArray, State
-from textgen.config import SamplingConfig
+from textgen.config import STOP_SETTINGS, SamplingConfig
 from textgen.sampling import FILTER_SETTINGS
 
 # Settings that the caller of `run_loop` applies: bias and bans, the seed, and stop conditions.
-CALLER_SETTINGS = frozenset(
-    {
-        "ban",
-        "bias",
-        "include_stop",
-        "max_new_tokens",
-        "min_new_tokens",
-        "seed",
-        "stop",
-        "stop_at_document",
-        "stop_at_sentence",
-        "stop_regex",
-    }
-)
+CALLER_SETTINGS = STOP_SETTINGS | {"ban", "bias", "seed"}
 
 # Settings that refine others: each has no effect unless one of the settings in its set is on.
 REFINEMENTS: Mapping[str, frozenset[str]] = {

@@ -19,6 +19,7 @@ import numpy as np
 
 from textgen.arrays import Float64Array, FloatArray
 from textgen.config import (
+    STOP_SETTINGS,
     LengthPenalty,
     NumBeams,
     SamplingConfig,
@@ -39,18 +40,7 @@ from textgen.sampling import log_softmax
 from textgen.tokenizers.base import Tokenizer
 
 # The settings that beam search applies; and the seed, since nothing is drawn.
-BEAM_SETTINGS = frozenset(
-    {
-        "include_stop",
-        "max_new_tokens",
-        "min_new_tokens",
-        "seed",
-        "stop",
-        "stop_at_document",
-        "stop_at_sentence",
-        "stop_regex",
-    }
-)
+BEAM_SETTINGS = STOP_SETTINGS | {"seed"}
 
 
 @dataclass(frozen=True, kw_only=True)
