@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 import numpy as np
 import pytest
 
-from textgen import config as configuration
 from textgen.config import (
     CorpusConfig,
     DynamicConfig,
@@ -115,8 +114,3 @@ def test_every_setting_refuses_other_types(cls, value):
     for field in fields(cls):
         with pytest.raises(ConfigError, match=f"`{field.name}` must be"):
             cls(**{field.name: value})
-
-
-def test_public_names_are_sorted_and_exist():
-    assert configuration.__all__ == sorted(configuration.__all__)
-    assert all(hasattr(configuration, name) for name in configuration.__all__)
