@@ -260,7 +260,7 @@ def test_the_preset_of_a_run_must_be_applied(text, tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"config": "a.txt"}, r"`config` must be a RunConfig.*'a\.txt' \(str\).*sources"),
+        ({"config": "a.txt"}, r"`config` must be a RunConfig.*'a\.txt'.*sources"),
         ({"run_dir": 3}, r"`run_dir` must be a string, or None.*3 \(int\)"),
         ({"text": 3}, r"`text` must be a string, or None.*3 \(int\)"),
         ({"overwrite": "yes"}, "`overwrite` must be True or False.*'yes'"),
