@@ -33,6 +33,12 @@ def test_an_unknown_preset_lists_the_known_ones_and_the_nearest():
         get_preset("shakespear")
 
 
+@pytest.mark.parametrize("name", [None, 3, b"demo", ["demo"]])
+def test_a_name_of_another_type_is_refused(name):
+    with pytest.raises(ConfigError, match="`preset` must be"):
+        get_preset(name)
+
+
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_a_preset_that_only_names_itself_is_refused(name):
     with pytest.raises(ConfigError, match=f"get_preset\\('{name}'\\)"):

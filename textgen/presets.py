@@ -17,8 +17,7 @@ from textgen.config import (
     RunConfig,
     TokenizerConfig,
     TrainingConfig,
-    choices_of,
-    suggestion,
+    convert,
 )
 from textgen.errors import ConfigError
 
@@ -206,13 +205,7 @@ def get_preset(name: str) -> RunConfig:
             "`preset=auto` has no fixed settings: it is chosen for a text and a machine. "
             "Received: auto. Use `textgen.training.size_to_fit(config, text)`."
         )
-    known = choices_of(RunConfig, "preset")
-    for preset, build in PRESETS.items():
-        if preset == name:
-            return build()
-    raise ConfigError(
-        f"`preset` must be one of {', '.join(known)}. Received: {name}.{suggestion(name, known)}"
-    )
+    return PRESETS[convert(name, PresetName, "preset")]()
 
 
 def require_applied(config: RunConfig) -> None:
