@@ -104,14 +104,17 @@ def test_every_alias_is_a_flag_of_a_command_and_no_flag_itself():
     "word, expected",
     [
         ("--gru_kernel=fused", "--kernel=fused"),
-        ("--top_k", "--top-k"),
-        ("-n", "--num-samples"),
+        ("--first-state=learnt", "--initial-state=learned"),
+        ("--hidden_size", "--hidden-size"),
+        # Flags of another command.
+        ("--weights=int8", "--weights=int8"),
+        ("-n", "-n"),
         ("-", "-"),
         ("a_b.txt", "a_b.txt"),
     ],
 )
 def test_words_are_brought_to_present_names(word, expected):
-    assert canonical(word) == expected
+    assert canonical(word, flags_of(TrainCommand)) == expected
 
 
 @pytest.mark.parametrize(

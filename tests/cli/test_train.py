@@ -54,6 +54,12 @@ def test_flags_are_checked_against_the_settings_of_the_preset(words, expected):
     assert {name: getattr(command.config.model, name) for name in expected} == expected
 
 
+@pytest.mark.parametrize("words", [["--preset"], ["--preset", "--epochs", "1"]])
+def test_a_preset_without_a_name_is_a_missing_value(words):
+    with pytest.raises(textgen.TextgenError, match=r"^--preset needs a value\."):
+        parse_train(words, "textgen train")
+
+
 def test_a_resumed_run_accepts_a_switch_that_is_already_on(
     run_command, tiny_config, text, tmp_path
 ):

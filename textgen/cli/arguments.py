@@ -47,7 +47,8 @@ def parse(
         SystemExit: `--help` was given and the help has been printed.
     """
     words = canonical_words(command, arguments)
-    _require_known_flags(command, words, prog)
+    are_paired = tyro.conf.FlagCreatePairsOff not in switches
+    _require_known_flags(command, words, prog, are_paired=are_paired)
     output = io.StringIO()
     try:
         with contextlib.redirect_stderr(output):
@@ -79,7 +80,7 @@ def canonical_words(command: type, arguments: Sequence[str]) -> list[str]:
     words: list[str] = []
     rest = list(arguments)
     while rest:
-        word = canonical(rest.pop(0))
+        word = canonical(rest.pop(0), flags)
         flag = flags.get(word)
         if flag is None or flag.is_switch or not rest:
             words.append(word)
@@ -94,11 +95,15 @@ def canonical_words(command: type, arguments: Sequence[str]) -> list[str]:
 def flag_value(command: type, arguments: Sequence[str], flag: str) -> str | None:
     """Return the last value given for `flag`, `""` if it has no value, None if it is absent."""
     words = canonical_words(command, arguments)
+    flags = flags_of(command)
     found = None
     for index, word in enumerate(words):
         name, equals, value = word.partition("=")
+        if name == flag and not equals:
+            following = words[index + 1 : index + 2]
+            value = following[0] if following and _is_value(following[0], flags) else ""
         if name == flag:
-            found = value if equals else next(iter(words[index + 1 : index + 2]), "")
+            found = value
     return found
 
 
@@ -120,21 +125,27 @@ def run_and_rest(words: Sequence[str]) -> tuple[RunDirectory, list[str]]:
 
 
 def _is_value(word: str, flags: dict[str, Flag]) -> bool:
-    return canonical(word).partition("=")[0] not in {*flags, "-h", "--help"}
+    return canonical(word, flags).partition("=")[0] not in {*flags, "-h", "--help"}
 
 
-def _require_known_flags(command: type, words: Sequence[str], prog: str) -> None:
-    """Raise `ConfigError`, with the closest known flag, if a word is an unknown flag."""
+def _require_known_flags(
+    command: type, words: Sequence[str], prog: str, *, are_paired: bool
+) -> None:
+    """Raise `ConfigError` if a word is an unknown flag, or a switch with a value."""
     flags = flags_of(command)
-    known = {*flags, *(f"--no-{flag[2:]}" for flag in flags if flags[flag].is_switch)}
-    values = {i + 1 for i, w in enumerate(words) if w in flags and not flags[w].is_switch}
+    switches = {name for name, flag in flags.items() if flag.is_switch}
+    switches |= {f"--no-{n[2:]}" for n, f in flags.items() if are_paired and f.may_be_negated}
+    values = {i + 1 for i, w in enumerate(words) if w in flags and w not in switches}
     for index, word in enumerate(words):
-        name = word.partition("=")[0]
+        name, equals, value = word.partition("=")
         if index in values or not re.match(r"--?[a-zA-Z]", name):
             continue
-        if name not in {*known, "-h", "--help"}:
-            hint = suggestion(name, [*known, *ALIASES])
+        if name not in {*flags, *switches, "-h", "--help"}:
+            aliases = [alias for alias, current in ALIASES.items() if current in flags]
+            hint = suggestion(name, [*flags, *switches, *aliases])
             raise ConfigError(f"Unknown flag. Received: {name}.{hint} See {prog} --help.")
+        if equals and name in switches:
+            raise ConfigError(f"{name} takes no value. Received: {value}. See {prog} --help.")
 
 
 def _one_line(box: str, flags: dict[str, Flag]) -> str:
@@ -158,8 +169,15 @@ def _one_line(box: str, flags: dict[str, Flag]) -> str:
 
 
 def _unframed(box: str) -> str:
-    """Return the text inside a frame, up to its first horizontal rule."""
-    lines = [re.sub(r"^[│|]\s?|\s*[│|]$", "", line) for line in box.splitlines()]
+    """Return the text inside a frame, up to its first horizontal rule.
+
+    On a terminal the frame is colored. Where stdout is not UTF-8, it has no sides, and a rule
+    separates the title from the text.
+    """
+    lines = re.sub(r"\x1b\[[\d;]*m", "", box).splitlines()
+    if not any(line.lstrip().startswith("╭") for line in lines):
+        lines = lines[2:]
+    lines = [re.sub(r"^[│|]\s?|\s*[│|]$", "", line) for line in lines]
     message: list[str] = []
     for line in lines:
         if re.match(r"^\s*[╭╰+]", line):

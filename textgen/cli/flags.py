@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -32,6 +32,7 @@ RENAMED_FLAGS = {
     "--weights": "--weights-format",
 }
 ALIASES = PEER_FLAGS | RENAMED_FLAGS
+# Former values of a flag, which keep working too.
 RENAMED_VALUES = {("--initial-state", "learnt"): "learned"}
 
 # Arguments of the Python interface whose flag has another name.
@@ -63,6 +64,12 @@ class Flag:
         """Whether it takes no value."""
         return get_type_hints(self.owner)[self.field] is bool
 
+    @property
+    def may_be_negated(self) -> bool:
+        """Whether it is a switch with a `--no-` form, unless its command creates none."""
+        hint = get_type_hints(self.owner, include_extras=True)[self.field]
+        return self.is_switch and tyro.conf.FlagCreatePairsOff not in get_args(hint)
+
 
 def flags_of(command: Any) -> dict[str, Flag]:
     """Return the flags of a command by name, including those of nested configurations.
@@ -76,13 +83,23 @@ def flags_of(command: Any) -> dict[str, Flag]:
     return {flag.name: flag for flag in _flags(command)}
 
 
-def canonical(word: str) -> str:
-    """Return a flag under its current name, with dashes; other words unchanged."""
+def canonical(word: str, flags: Container[str]) -> str:
+    """Return a flag and its value under their current names, with dashes; other words unchanged.
+
+    Args:
+        word: For example `-n=3`.
+        flags: The command's flags: an alias of a flag that the command lacks is unknown to it.
+
+    Returns:
+        For example `--num-samples=3`.
+    """
     name, equals, value = word.partition("=")
     if not name.startswith("-"):
         return word
     name = name.replace("_", "-")
-    return ALIASES.get(name, name) + equals + value
+    current = ALIASES.get(name, name)
+    name = current if current in flags else name
+    return name + equals + RENAMED_VALUES.get((name, value), value)
 
 
 def with_flags(message: str) -> str:

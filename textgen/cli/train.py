@@ -98,7 +98,7 @@ def parse_train(arguments: list[str], prog: str) -> tuple[TrainCommand, str | No
     preset = flag_value(TrainCommand, arguments, "--preset")
     if preset == AUTO:
         return _parse_auto(arguments, prog)
-    if preset in (None, "None"):
+    if preset in (None, "None", ""):
         return _parse_with_defaults(RunConfig(), arguments, prog), None
     defaults = _without_replaced_limit(get_preset(preset), arguments)
     return _parse_with_defaults(defaults, arguments, prog), None
