@@ -78,7 +78,7 @@ class TokenizerConfig:
 
     tokenizer: Literal["char", "subword"] = "char"
     """One token per character, or SentencePiece subwords."""
-    vocab_size: Annotated[int, Limits(minimum=260)] = 2048
+    vocab_size: Annotated[int, Limits(minimum=260, maximum=1_000_000)] = 2048
     """Maximum number of subwords, including the 256 byte pieces; ignored for characters."""
     subword_algorithm: SubwordAlgorithm = "bpe"
     """Algorithm with which SentencePiece learns the subwords."""
@@ -104,7 +104,7 @@ class ModelConfig:
     """Size of a token's embedding vector."""
     hidden_size: Annotated[int, AT_LEAST_ONE] = 512
     """Units of each recurrent layer."""
-    num_layers: Annotated[int, AT_LEAST_ONE] = 1
+    num_layers: Annotated[int, Limits(minimum=1, maximum=1_000)] = 1
     """Number of stacked recurrent layers."""
     cell: Cell = "gru"
     """Type of the recurrent layers: a GRU, an LSTM, or the plain tanh cell."""
@@ -162,7 +162,7 @@ class TrainingConfig:
     """Tokens per lane and step."""
     seq_len_jitter: Annotated[int, AT_LEAST_ZERO] = 0
     """Maximum number of tokens by which each border between windows is randomly shifted."""
-    epochs: Annotated[int | None, AT_LEAST_ONE] = None
+    epochs: Annotated[int | None, Limits(minimum=1, maximum=1_000_000)] = None
     """Passes over the corpus; None: as many as --max-minutes allows, else 20, or 1,000 steps if
     that is more."""
     max_minutes: Annotated[float | None, POSITIVE] = None
@@ -189,7 +189,7 @@ class TrainingConfig:
     temporal_penalty: Annotated[float, AT_LEAST_ZERO] = 0.0
     """Coefficient of temporal activation regularization (TAR): the mean square of the change of
     the Dense layer's input from token to token."""
-    validate_every: Annotated[int | None, AT_LEAST_ONE] = None
+    validate_every: Annotated[int | None, Limits(minimum=1, maximum=1_000_000)] = None
     """Steps between validations; None: one epoch, or as many epochs as make 100 steps."""
     patience: Annotated[int | None, AT_LEAST_ONE] = None
     """Validations without improvement before training stops; None: never stop early."""

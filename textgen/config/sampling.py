@@ -19,6 +19,10 @@ from textgen.config.limits import (
     require,
 )
 
+# The bias of a token is the float32 sum of all entries that it completes.
+_MAX_NATS = 1e9
+_BIAS_FORM = f"TEXT=NATS, as in the=-2.5, with NATS in [{-_MAX_NATS:,.0f}, {_MAX_NATS:,.0f}]"
+
 
 def parse_bias(pair: str) -> tuple[str, float]:
     """Return the text and the nats of a `TEXT=NATS` bias; raises `ValueError` for other strings."""
@@ -30,7 +34,7 @@ def parse_bias(pair: str) -> tuple[str, float]:
 
 def _are_biases(pairs: tuple[str, ...]) -> bool:
     try:
-        return all(parse_bias(pair) for pair in pairs)
+        return all(abs(parse_bias(pair)[1]) <= _MAX_NATS for pair in pairs)
     except ValueError:
         return False
 
@@ -97,13 +101,13 @@ class SamplingConfig:
     """Penalize tokens that extend a repetition, more the longer it is (DRY); None: off."""
     dry_base: Annotated[float, POSITIVE] = 1.75
     """Factor by which DRY's penalty grows with each token of a repetition."""
-    dry_allowed_length: Annotated[int, AT_LEAST_ONE] = 2
+    dry_allowed_length: Annotated[int, Limits(minimum=1, maximum=65_536)] = 2
     """Length of a repetition up to which DRY does nothing, tokens."""
     penalty_window: Annotated[int, Limits(minimum=1, maximum=65_536)] = 256
     """Number of most recent tokens, prompt included, that penalties consider."""
     ban: Texts = ()
     """Characters or words that never appear."""
-    bias: Annotated[Texts, Check(_are_biases, "TEXT=NATS, as in the=-2.5")] = ()
+    bias: Annotated[Texts, Check(_are_biases, _BIAS_FORM)] = ()
     """TEXT=NATS, added to the logit of every token that completes TEXT."""
     regex: str | None = None
     """Regular expression that the whole text must match; None: any text."""
