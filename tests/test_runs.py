@@ -10,7 +10,7 @@ import pytest
 import textgen
 from textgen import runs, storage
 from textgen.config.migrations import SCHEMA_VERSION
-from textgen.errors import RunError
+from textgen.errors import ConfigError, RunError
 from textgen.runs import RunDirectory, newest_run, unused_run
 from textgen.storage import write_atomically
 
@@ -40,6 +40,12 @@ def test_a_copy_under_another_path_generates_the_same_text(tiny_run, copied_run)
     text = textgen.load(tiny_run.path).generate("1 green", sampling)
     assert len(text) == 60
     assert textgen.load(copied_run.path).generate("1 green", sampling) == text
+
+
+def test_the_path_of_a_run_is_a_string_or_a_path(tiny_run):
+    assert RunDirectory(str(tiny_run.path)).read_config() == tiny_run.read_config()
+    with pytest.raises(ConfigError, match=r"`path` must be a string or a Path\. Received: 5 "):
+        RunDirectory(5)
 
 
 def test_no_file_of_a_run_is_a_pickle_or_contains_its_path(tiny_run):

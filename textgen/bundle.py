@@ -18,6 +18,7 @@ from textgen.config import (
     UnknownPolicy,
     WeightsFormat,
     check_argument,
+    require,
 )
 from textgen.corpora.passages import PassageIndex
 from textgen.engines import (
@@ -28,7 +29,7 @@ from textgen.engines import (
     require_engine,
 )
 from textgen.engines.quantized import MeasureLoss, QuantizedStore
-from textgen.errors import ConfigError, RunError
+from textgen.errors import ConfigError, RunError, describe_value
 from textgen.evaluation import (
     EncodedText,
     OnProgress,
@@ -264,8 +265,14 @@ class Bundle:
 
         Returns:
             The receipt.
+
+        Raises:
+            ConfigError: There is not one text per request.
         """
         resolved = _resolve_all(self, requests)
+        texts = check_argument(texts, tuple[str, ...], "texts")
+        require(len(texts) == len(resolved), "texts", f"{len(resolved)} strings", len(texts))
+        check_argument(unknown, UnknownPolicy, "unknown")
         loaded = self.adaptations[0].weights_sha256 if self.adaptations else self.weights_sha256
         return Receipt(
             run=str(self.run.path),
@@ -294,6 +301,7 @@ class Bundle:
             ConfigError: The run was trained without a document end, or its validation text is too
                 short to measure the temperature.
         """
+        check_argument(request, Request, "request")
         sampling = request.sampling
         if sampling.temperature == "auto":
             sampling = replace(sampling, temperature=self.temperature)
@@ -394,7 +402,7 @@ class Bundle:
             TextgenError: As for `adapt`.
         """
         bundle = self
-        for learned in adaptations:
+        for learned in check_argument(adaptations, tuple[Adaptation, ...], "adaptations"):
             bundle = bundle.adapt(
                 learned.text, learned.passes, learned.settings, unknown=learned.unknown
             )
@@ -534,6 +542,8 @@ def _score(
     bundle: Bundle, encoded: EncodedText, protocol: ScoringProtocol, on_progress: OnProgress | None
 ) -> TextScore:
     check_argument(protocol, ScoringProtocol, "protocol")
+    accepted = on_progress is None or callable(on_progress)
+    require(accepted, "on_progress", "a function, or None", describe_value(on_progress))
     start_id = bundle.tokenizer.start_id
     if protocol == "dynamic":
         model = bundle.config.model

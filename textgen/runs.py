@@ -31,7 +31,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from textgen.config import QuantizedFormat, RunConfig
+from textgen.config import QuantizedFormat, RunConfig, check_argument
 from textgen.config.migrations import migrate_environment
 from textgen.corpora import CORPUS_FILE, TokenizedCorpus
 from textgen.corpora.passages import PASSAGES_FILE, PassageIndex
@@ -85,10 +85,14 @@ class RunDirectory:
     """One run on disk.
 
     Attributes:
-        path: The folder.
+        path: The folder; a string is accepted.
     """
 
     path: Path
+
+    def __post_init__(self) -> None:
+        path = check_argument(self.path, str | Path, "path")
+        object.__setattr__(self, "path", Path(path))
 
     @property
     def checkpoint_path(self) -> Path:

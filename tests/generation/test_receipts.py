@@ -148,6 +148,14 @@ def test_what_is_no_receipt_is_refused_in_one_line(path, content, error):
     assert "\n" not in str(caught.value)
 
 
+def test_its_path_is_a_string_or_a_path(path):
+    RECEIPT.save(str(path))
+    assert Receipt.load(str(path)) == RECEIPT
+    for call in (Receipt.load, RECEIPT.save):
+        with pytest.raises(ConfigError, match=r"`path` must be a string or a Path\. Received: 5 "):
+            call(5)
+
+
 def test_a_missing_file_is_reported_as_missing(path):
     with pytest.raises(RunError, match=r"The receipt .*receipt\.json does not exist"):
         Receipt.load(path)

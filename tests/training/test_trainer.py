@@ -261,11 +261,12 @@ def test_the_preset_of_a_run_must_be_applied(text, tmp_path):
     "arguments, message",
     [
         ({"config": "a.txt"}, r"`config` must be a RunConfig.*'a\.txt'.*sources"),
-        ({"run_dir": 3}, r"`run_dir` must be a string, or None.*3 \(int\)"),
+        ({"run_dir": 3}, r"`run_dir` must be a string or a Path, or None.*3 \(int\)"),
         ({"text": 3}, r"`text` must be a string, or None.*3 \(int\)"),
         ({"overwrite": "yes"}, "`overwrite` must be True or False.*'yes'"),
         ({"callbacks": keras.callbacks.Callback()}, "`callbacks` must be a list.*Callback object"),
         ({"callbacks": [print]}, r"`callbacks` must be a list.*builtin_function"),
+        ({"clock": None}, "`clock` must be a function. Received: None"),
     ],
 )
 def test_wrong_types_are_named_before_anything_is_written(
@@ -283,6 +284,7 @@ def test_wrong_types_are_named_before_anything_is_written(
         ({"run_dir": None}, "`run_dir` must be a string.*None"),
         ({"training": 5}, r"`training` must be a TrainingConfig, or None.*5 \(int\)"),
         ({"callbacks": print}, "`callbacks` must be a list"),
+        ({"clock": 5}, "`clock` must be a function. Received: 5"),
     ],
 )
 def test_wrong_types_are_named_when_a_run_is_resumed(tiny_run, arguments, message):

@@ -12,6 +12,7 @@ from textgen.config import (
     Passes,
     UnknownPolicy,
     WeightsFormat,
+    check_argument,
     check_settings,
     convert,
     from_values,
@@ -83,12 +84,13 @@ class Receipt:
     versions: dict[str, str]
     adaptations: tuple[Adaptation, ...] = ()
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the receipt as JSON, atomically."""
+        path = Path(check_argument(path, str | Path, "path"))
         write_json_atomically(path, {"schema_version": SCHEMA_VERSION, **asdict(self)})
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: str | Path) -> Self:
         """Load a receipt that `save` wrote, in this schema or an older one.
 
         Args:
@@ -98,9 +100,10 @@ class Receipt:
             The receipt.
 
         Raises:
-            ConfigError: The file contains no receipt.
+            ConfigError: `path` has the wrong type, or the file contains no receipt.
             RunError: The file is missing or cannot be read, or its schema is newer.
         """
+        path = Path(check_argument(path, str | Path, "path"))
         missing = f"The receipt {path} does not exist."
         values = read_json_object(path, missing=missing, remedy="Pass the file of a receipt.")
         try:

@@ -83,6 +83,7 @@ def train(
         KeyboardInterrupt: Ctrl-C; the run is saved and can be resumed.
     """
     _check_train_arguments(config, run_dir, text, overwrite, callbacks)
+    _check_clock(clock)
     require_applied(config)
     run = unused_run(config.corpus.sources) if run_dir is None else RunDirectory(Path(run_dir))
     run.check_free(overwrite=overwrite)
@@ -132,9 +133,10 @@ def resume(
         TrainingError: The validation loss is not finite.
         KeyboardInterrupt: Ctrl-C; the run is saved and can be resumed.
     """
-    convert(run_dir, str, "run_dir")
+    convert(run_dir, str | Path, "run_dir")
     convert(training, TrainingConfig | None, "training")
     _check_callbacks(callbacks)
+    _check_clock(clock)
     run = RunDirectory(Path(run_dir))
     session = _load_session(run, training, clock)
     if session.progress.fraction >= 1:
@@ -155,7 +157,7 @@ def _check_train_arguments(
             f"`config` must be a RunConfig. Received: {describe_value(config)}. To train on a "
             'file, pass RunConfig(corpus=CorpusConfig(sources=["tale.txt"])).'
         )
-    convert(run_dir, str | None, "run_dir")
+    convert(run_dir, str | Path | None, "run_dir")
     # `convert` would accept a path as a string.
     require(
         text is None or isinstance(text, str), "text", "a string, or None", describe_value(text)
@@ -170,6 +172,10 @@ def _check_callbacks(callbacks: object) -> None:
     for callback in cast(Sequence[object], callbacks):
         is_callback = isinstance(callback, keras.callbacks.Callback)
         require(is_callback, "callbacks", expected, describe_value(callback))
+
+
+def _check_clock(clock: object) -> None:
+    require(callable(clock), "clock", "a function", describe_value(clock))
 
 
 def _load_session(
