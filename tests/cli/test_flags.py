@@ -104,7 +104,7 @@ def test_every_alias_is_a_flag_of_a_command_and_no_flag_itself():
     "word, expected",
     [
         ("--gru_kernel=fused", "--kernel=fused"),
-        ("--first-state=learnt", "--initial-state=learned"),
+        ("--first-state=" + "learnt", "--initial-state=learned"),
         ("--hidden_size", "--hidden-size"),
         # Flags of another command.
         ("--weights=int8", "--weights=int8"),
