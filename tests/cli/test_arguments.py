@@ -102,6 +102,23 @@ def test_other_mistakes_are_one_line_too(words):
     assert "\n" not in str(caught.value) and "│" not in str(caught.value)
 
 
+@pytest.mark.parametrize("word", ["-", "b.txt"])
+def test_a_positional_argument_apart_from_the_others_is_named(word):
+    words = ["a.txt", "--seed", "3", word]
+    message = f"Arguments without a flag must be adjacent. Received: {word}. See program --help."
+    for command in (TrainCommand, GenerateCommand):
+        with pytest.raises(ConfigError) as caught:
+            parse(command, words, prog="program")
+        assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("word", ["-5", "---x"])
+def test_other_words_with_a_dash_are_unknown_flags(word):
+    with pytest.raises(ConfigError) as caught:
+        parse(GenerateCommand, ["run", "--seed", "3", word], prog="program")
+    assert str(caught.value) == f"Unknown flag. Received: {word}. See program --help."
+
+
 def test_values_arrive():
     words = ["--size=3", "--rate", "auto", "--kind", "second", "--text", "-x-", "--on"]
     expected = Command(size=3, rate="auto", kind="second", text="-x-", on=True)

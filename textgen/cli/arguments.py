@@ -153,6 +153,11 @@ def _one_line(box: str, flags: dict[str, Flag]) -> str:
     text = _unframed(box)
     if match := re.match(r"Missing value for argument '(--[\w-]+)'", text):
         return f"{match.group(1)} needs a value."
+    if match := re.match(r"Unrecognized options: (.*[^.])", text):
+        words = match.group(1)
+        is_flag = words.startswith("-") and not words.startswith("- ") and words != "-"
+        expected = "Unknown flag" if is_flag else "Arguments without a flag must be adjacent"
+        return f"{expected}. Received: {words}."
     patterns = (
         r"Error parsing (?P<flag>--[\w-]+): .*? from \['(?P<value>.*)'\]\.",
         r"Error parsing (?P<flag>--[\w-]+): .*: '(?P<value>.*)'\.?$",
