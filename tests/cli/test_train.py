@@ -149,3 +149,12 @@ def test_the_last_value_of_a_repeated_preset_counts():
     command, _ = parse_train(["--preset", "demo", "--preset", "medium"], "train.py")
     assert command.config.preset == "medium"
     assert command.config.model.hidden_size == 768
+
+
+def test_the_time_limit_keeps_the_epochs_that_auto_chose(monkeypatch, corpus_file):
+    from textgen.training import throughput
+
+    monkeypatch.setattr(throughput, "measure_tokens_per_second", lambda *_: 40_000.0)
+    words = [str(corpus_file), "--preset", "auto", "--max-minutes", "5"]
+    training = parse_train(words, "train.py")[0].config.training
+    assert (training.epochs, training.max_minutes) == (40, 5)

@@ -117,7 +117,8 @@ def _without_replaced_limit(preset: RunConfig, arguments: list[str]) -> RunConfi
     if epochs and not minutes and training.max_minutes is not None:
         _log.info("`epochs` replaces the preset's limit of %g minutes", training.max_minutes)
         return replace(preset, training=replace(training, max_minutes=None))
-    if minutes and not epochs and training.epochs is not None:
+    # The epochs that auto chooses are for this many minutes: they stay.
+    if minutes and not epochs and training.epochs is not None and preset.preset != AUTO:
         _log.info("`max_minutes` replaces the preset's limit of %d epochs", training.epochs)
         return replace(preset, training=replace(training, epochs=None))
     return preset
