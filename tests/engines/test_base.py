@@ -81,12 +81,13 @@ def assert_equals_the_reference(name, weights):
 
 
 @pytest.mark.parametrize("name", ["numpy", "onnx"])
-def test_logits_and_states_equal_the_reference(random_weights, name, parts):
-    assert_equals_the_reference(name, random_weights(**parts))
+def test_logits_and_states_equal_the_reference(lively_weights, name, parts):
+    # Of the size of trained weights: larger ones make a plain cell chaotic, so that rounding grows.
+    assert_equals_the_reference(name, lively_weights(9, 6, **parts))
 
 
-def test_the_keras_model_equals_the_reference(random_weights, few_parts):
-    assert_equals_the_reference("tensorflow", random_weights(**few_parts))
+def test_the_keras_model_equals_the_reference(lively_weights, few_parts):
+    assert_equals_the_reference("tensorflow", lively_weights(9, 6, **few_parts))
 
 
 @pytest.mark.parametrize("num_layers", [1, 3])
